@@ -9,6 +9,7 @@ pub mod error;
 pub mod monitor;
 pub mod record;
 pub mod revision;
+pub mod run;
 pub mod secret;
 pub mod tls;
 
@@ -23,7 +24,7 @@ pub mod pipeline;
 pub mod store;
 
 // Floor 3: the store's objects seen as backups.
-// pub mod archive;
+pub mod archive;
 
 // Floor 5: verbs, a plan and its run each.
 pub mod backup;
