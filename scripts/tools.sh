@@ -32,7 +32,17 @@ at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; 
 # --- versions: what a directory holds, and whether that will do -----------------------------------------------------
 
 etcd_version() { "$1/etcd" --version 2>/dev/null | sed -n 's/^etcd Version: *//p'; }
-minio_version() { "$1/minio" --version 2>/dev/null | sed -n 's/^minio version [A-Z]*\.\([0-9-]*\)T.*/\1/p'; }
+# A release says its date; a MinIO built as a Go module only calls itself DEVELOPMENT, and carries its date in Go's
+# build information.
+minio_version() {
+    local said
+    said=$("$1/minio" --version 2>/dev/null) || return 1
+    case $said in
+        *RELEASE.*) printf '%s\n' "$said" | sed -n 's/^minio version RELEASE\.\([0-9-]*\)T.*/\1/p' ;;
+        *) grep -a -o -m 1 -P 'mod\tgithub.com/minio/minio\tv0\.0\.0-\K[0-9]{8}' "$1/minio" |
+            sed 's/^\(....\)\(..\)\(..\)$/\1-\2-\3/' ;;
+    esac
+}
 protoc_version() { "$1/protoc" --version 2>/dev/null | sed -n 's/^libprotoc *//p'; }
 
 version_of() { # NAME DIR
