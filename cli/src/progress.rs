@@ -67,7 +67,8 @@ impl Teller {
             }
             return;
         };
-        let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
+        let bar =
+            ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
         let template = match phase {
             Phase::Sync => "{prefix} {spinner}",
             _ => "{prefix} {wide_bar} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {msg}  {eta} left",

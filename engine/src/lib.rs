@@ -18,7 +18,7 @@ pub mod bbolt;
 pub mod format;
 
 // Floor 2: one neighbour of the world each.
-// pub mod datadir;
+pub mod datadir;
 pub mod etcd;
 pub mod pipeline;
 pub mod store;

@@ -16,7 +16,14 @@ use super::parse_duration;
 #[command(next_help_heading = "Source etcd")]
 pub(crate) struct EtcdArgs {
     /// Endpoints of the cluster's members; one is chosen, a follower if there is one
-    #[arg(short = 'e', long, env = "ETCDBR_ENDPOINTS", value_name = "URL", value_delimiter = ',', default_value = "http://127.0.0.1:2379")]
+    #[arg(
+        short = 'e',
+        long,
+        env = "ETCDBR_ENDPOINTS",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:2379"
+    )]
     endpoints: Vec<String>,
     /// PEM file of the certificate authorities to trust
     #[arg(long, env = "ETCDBR_CACERT", value_name = "FILE")]
@@ -79,7 +86,8 @@ impl EtcdArgs {
             (Some(user), Some(password)) => Some((user, password.0)),
             (None, Some(_)) => return Err(incomplete("--etcd-password is given without --etcd-username")),
         };
-        let server_identity = if self.insecure_skip_tls_verify { ServerIdentity::Unchecked } else { ServerIdentity::Verified };
+        let server_identity =
+            if self.insecure_skip_tls_verify { ServerIdentity::Unchecked } else { ServerIdentity::Verified };
         let client_identity =
             self.cert.zip(self.key).map(|(cert_file, key_file)| ClientIdentity { cert_file, key_file });
         let any_tls = self.cacert.is_some() || client_identity.is_some() || self.insecure_skip_tls_verify;

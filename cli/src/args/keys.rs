@@ -30,8 +30,11 @@ impl KeyArgs {
         let text = std::env::var(KEY_VARIABLE).ok().filter(|text| !text.trim().is_empty());
         let source = match (&self.encryption_key_file, text) {
             (Some(_), Some(_)) => {
-                return Err(Error::new(ErrorKind::Invalid, format!("both --encryption-key-file and {KEY_VARIABLE} are given"))
-                    .hint("give one of them"));
+                return Err(Error::new(
+                    ErrorKind::Invalid,
+                    format!("both --encryption-key-file and {KEY_VARIABLE} are given"),
+                )
+                .hint("give one of them"));
             }
             (Some(file), None) => KeyringSource::File(file.clone()),
             (None, Some(text)) => KeyringSource::Text(SecretText::new(text)),

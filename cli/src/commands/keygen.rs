@@ -42,13 +42,14 @@ pub(crate) fn run(args: &KeygenArgs, format: OutputFormat) -> Result<()> {
 }
 
 fn write_key(path: &Path, key: &str) -> Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| {
-        if error.kind() == std::io::ErrorKind::AlreadyExists {
-            Error::new(ErrorKind::Refused, format!("{} exists, and may be the only copy of a key", path.display()))
-                .hint("choose another name")
-        } else {
-            Error::file("create", path, error)
-        }
-    })?;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::AlreadyExists {
+                Error::new(ErrorKind::Refused, format!("{} exists, and may be the only copy of a key", path.display()))
+                    .hint("choose another name")
+            } else {
+                Error::file("create", path, error)
+            }
+        })?;
     writeln!(file, "{key}").and_then(|()| file.sync_all()).map_err(|error| Error::file("write", path, error))
 }

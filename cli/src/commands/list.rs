@@ -40,7 +40,8 @@ struct Details {
 pub(crate) async fn run(args: ListArgs, format: OutputFormat, context: &RunContext) -> Result<()> {
     let archive = args.store.archive(args.keys.keyring(context)?).await?;
     let catalogue = context.unless_stopped(archive.catalogue()).await?;
-    let entries: Vec<BackupEntry> = by_cluster(&catalogue).into_iter().flat_map(|lineage| lineage.backups.clone()).collect();
+    let entries: Vec<BackupEntry> =
+        by_cluster(&catalogue).into_iter().flat_map(|lineage| lineage.backups.clone()).collect();
     let details = if args.details {
         let read = futures::stream::iter(&entries).map(|entry| details(&archive, entry)).buffered(PARALLEL_DETAILS);
         context.unless_stopped(async { Ok(read.collect().await) }).await?
@@ -123,7 +124,11 @@ fn details_text(details: &Details) -> String {
         Some(Ok(reader)) => {
             let (footer, facts) = (reader.footer(), &reader.footer().facts);
             let labels: String = facts.labels.iter().map(|(key, value)| format!(", {key}={value}")).collect();
-            format!("{encryption}, image {}, etcd {}{labels}", human_bytes(footer.plain_bytes), facts.source.etcd_version)
+            format!(
+                "{encryption}, image {}, etcd {}{labels}",
+                human_bytes(footer.plain_bytes),
+                facts.source.etcd_version
+            )
         }
     }
 }

@@ -27,10 +27,22 @@ pub(crate) struct RestoreArgs {
     #[arg(long, env = "ETCDBR_INITIAL_CLUSTER", value_name = "NAME=URL,...", help_heading = "New cluster")]
     initial_cluster: Option<String>,
     /// Token of the new cluster; the same on every member
-    #[arg(long, env = "ETCDBR_INITIAL_CLUSTER_TOKEN", value_name = "TOKEN", default_value = "etcd-cluster", help_heading = "New cluster")]
+    #[arg(
+        long,
+        env = "ETCDBR_INITIAL_CLUSTER_TOKEN",
+        value_name = "TOKEN",
+        default_value = "etcd-cluster",
+        help_heading = "New cluster"
+    )]
     initial_cluster_token: String,
     /// Our peer URLs [default: those of our name in --initial-cluster]
-    #[arg(long, env = "ETCDBR_INITIAL_ADVERTISE_PEER_URLS", value_name = "URL", value_delimiter = ',', help_heading = "New cluster")]
+    #[arg(
+        long,
+        env = "ETCDBR_INITIAL_ADVERTISE_PEER_URLS",
+        value_name = "URL",
+        value_delimiter = ',',
+        help_heading = "New cluster"
+    )]
     initial_advertise_peer_urls: Vec<String>,
     /// The backup to restore, as `list` names it [default: the latest]
     #[arg(long, env = "ETCDBR_BACKUP", value_name = "NAME", conflicts_with = "lineage")]
@@ -152,7 +164,8 @@ fn plan_document(plan: &RestorePlan) -> Value {
 
 fn summary_text(summary: &RestoreSummary) -> String {
     let facts = &summary.facts;
-    let compacted = facts.compact_floor.map_or_else(|| "never compacted".to_owned(), |floor| format!("compacted at {floor}"));
+    let compacted =
+        facts.compact_floor.map_or_else(|| "never compacted".to_owned(), |floor| format!("compacted at {floor}"));
     let mut out = format!(
         "restored {} into {} in {:.1} s\n  revision {}, {compacted}, {}; proven: every byte authenticated, SHA-256 of the image, tree of the db\n",
         summary.backup.name,
@@ -164,7 +177,8 @@ fn summary_text(summary: &RestoreSummary) -> String {
     if facts.leases > 0 {
         out += &format!("  {} leases: each counts its full TTL again from the start of etcd\n", facts.leases);
     }
-    out += &format!("start etcd with (its own listen and certificate flags beside these):\n  {}\n", start_line(summary));
+    out +=
+        &format!("start etcd with (its own listen and certificate flags beside these):\n  {}\n", start_line(summary));
     out
 }
 

@@ -57,8 +57,11 @@ pub(crate) async fn run(args: SnapshotArgs, format: OutputFormat, context: &RunC
             .hint("run `etcdbr snapshot --once`, from cron for a schedule"));
     }
     if !(MIN_PART_BYTES..=MAX_PART_BYTES).contains(&args.min_chunk_size) {
-        return Err(Error::new(ErrorKind::Invalid, format!("--min-chunk-size {} is out of bounds", args.min_chunk_size))
-            .hint("it must be 5MiB to 512MiB"));
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("--min-chunk-size {} is out of bounds", args.min_chunk_size),
+        )
+        .hint("it must be 5MiB to 512MiB"));
     }
     let limits = WriteLimits {
         part_bytes: args.min_chunk_size as usize,

@@ -90,7 +90,9 @@ impl Archive {
             let page = self.store.list(&query).await?;
             for object in page.objects {
                 match self.prefix.parse_key(&object.key) {
-                    Some(name) => entries.push(BackupEntry { name, stored_bytes: object.bytes, modified: object.modified }),
+                    Some(name) => {
+                        entries.push(BackupEntry { name, stored_bytes: object.bytes, modified: object.modified })
+                    }
                     None => foreign_keys += 1,
                 }
             }
@@ -99,6 +101,7 @@ impl Archive {
                 None => return Ok(Catalogue { foreign_keys, ..Catalogue::of(entries) }),
             }
         }
-        Err(Error::new(ErrorKind::Invalid, format!("{} holds more keys than an archive can", self.describe())).hint("check --store-prefix"))
+        Err(Error::new(ErrorKind::Invalid, format!("{} holds more keys than an archive can", self.describe()))
+            .hint("check --store-prefix"))
     }
 }

@@ -82,7 +82,9 @@ impl Keyring {
         match protection {
             Protection::Checksum if self.is_empty() => Ok(None),
             Protection::Checksum => Err(Error::new(ErrorKind::Refused, "it is not encrypted, but a key was given")
-                .hint("if you trust this backup, run the command without --encryption-key-file and ETCDBR_ENCRYPTION_KEY")),
+                .hint(
+                    "if you trust this backup, run the command without --encryption-key-file and ETCDBR_ENCRYPTION_KEY",
+                )),
             Protection::Aes256Gcm { key_id, salt } => {
                 let known = self.0.iter().find(|(id, _)| id == key_id);
                 known.map(|(_, key)| Some(object_key(key, salt))).ok_or_else(|| self.missing(*key_id))
@@ -92,13 +94,18 @@ impl Keyring {
 
     fn missing(&self, wanted: KeyId) -> Error {
         let ours: Vec<_> = self.0.iter().map(|(id, _)| id.to_string()).collect();
-        let have = if ours.is_empty() { "no key was given".to_owned() } else { format!("the keyring has {}", ours.join(", ")) };
+        let have = if ours.is_empty() {
+            "no key was given".to_owned()
+        } else {
+            format!("the keyring has {}", ours.join(", "))
+        };
         Error::new(ErrorKind::Key, format!("it is encrypted with key {wanted}, and {have}"))
             .hint("give the file with that key as --encryption-key-file, or the key in ETCDBR_ENCRYPTION_KEY")
     }
 
     fn read_file(path: &Path) -> Result<Self> {
-        let unreadable = |error| Error::new(ErrorKind::Key, format!("cannot read the key file {}", path.display())).caused_by(error);
+        let unreadable =
+            |error| Error::new(ErrorKind::Key, format!("cannot read the key file {}", path.display())).caused_by(error);
         if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_KEY_FILE_BYTES {
             return Err(not_a_keyring(&path.display().to_string()));
         }
@@ -138,7 +145,8 @@ fn not_a_keyring(origin: &str) -> Error {
 fn permissions_warning(path: &Path) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
-    (mode & 0o077 != 0).then(|| format!("key file {} has mode {mode:04o}: others can read it; chmod 0600 it", path.display()))
+    (mode & 0o077 != 0)
+        .then(|| format!("key file {} has mode {mode:04o}: others can read it; chmod 0600 it", path.display()))
 }
 
 #[cfg(test)]

@@ -45,3 +45,6 @@ impl Archive {
         &self.keyring
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,8 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use super::Archive;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    BackupName, ChunkPlace, EncodedHeader, Footer, MAX_FOOTER_BYTES, ObjectHeader, PREAMBLE_BYTES, RawFooter, TRAILER_BYTES, Trailer,
+    BackupName, ChunkPlace, EncodedHeader, Footer, MAX_FOOTER_BYTES, ObjectHeader, PREAMBLE_BYTES, RawFooter,
+    TRAILER_BYTES, Trailer,
 };
 use crate::pipeline::{Buffer, Opener, Pool, Protector};
 use crate::store::{ByteRange, ETag, ObjectStore};
@@ -73,7 +74,8 @@ impl Archive {
     pub async fn read_header(&self, name: &BackupName) -> Result<OpenedHeader> {
         let about = |error: Error| error.about(name);
         let key = self.prefix.key(name);
-        let first = self.store.read(&key, ByteRange::Exact { start: 0, len: HEADER_GUESS_BYTES }, None).await.map_err(about)?;
+        let first =
+            self.store.read(&key, ByteRange::Exact { start: 0, len: HEADER_GUESS_BYTES }, None).await.map_err(about)?;
         let whole = ObjectHeader::stored_bytes(&first.bytes).map_err(about)? as u64;
         let bytes = if whole <= HEADER_GUESS_BYTES {
             first.bytes
@@ -197,7 +199,9 @@ impl BackupReader {
                         }
                         Ok((plain, place.stored_bytes))
                     });
-                    opened.await.map_err(|error| Error::new(ErrorKind::Internal, "a task of the restore ended by itself").caused_by(error))?
+                    opened.await.map_err(|error| {
+                        Error::new(ErrorKind::Internal, "a task of the restore ended by itself").caused_by(error)
+                    })?
                 }
             })
             .buffered(limits.threads.max(1))
@@ -222,7 +226,12 @@ fn group(chunks: &[ChunkPlace], read_bytes: u64) -> Vec<Vec<ChunkPlace>> {
     runs
 }
 
-async fn read_frames(store: Arc<dyn ObjectStore>, key: String, etag: ETag, run: Vec<ChunkPlace>) -> Result<Vec<(ChunkPlace, Bytes)>> {
+async fn read_frames(
+    store: Arc<dyn ObjectStore>,
+    key: String,
+    etag: ETag,
+    run: Vec<ChunkPlace>,
+) -> Result<Vec<(ChunkPlace, Bytes)>> {
     let start = run.first().map_or(0, |chunk| chunk.stored_start);
     let len = run.iter().map(|chunk| u64::from(chunk.stored_bytes)).sum();
     let mut bytes = store.read(&key, ByteRange::Exact { start, len }, Some(&etag)).await?.bytes;

@@ -35,7 +35,11 @@ pub fn select<'c>(catalogue: &'c Catalogue, selection: &Selection) -> Result<&'c
             if matches!(name.kind, NameKind::Delta { .. }) {
                 return Err(Error::new(ErrorKind::Invalid, format!("{name} is a delta; a restore begins with a full")));
             }
-            lineage(catalogue, &name.lineage)?.backups.iter().find(|entry| entry.name == *name).ok_or_else(|| missing(&format!("backup {name}")))
+            lineage(catalogue, &name.lineage)?
+                .backups
+                .iter()
+                .find(|entry| entry.name == *name)
+                .ok_or_else(|| missing(&format!("backup {name}")))
         }
     }
 }
@@ -57,8 +61,10 @@ fn latest(catalogue: &Catalogue) -> Result<&BackupEntry> {
     let own = times(clusters[&chosen.id.cluster].iter().copied());
     for (cluster, lineages) in clusters.iter().filter(|(cluster, _)| **cluster != chosen.id.cluster) {
         if interleaved(&own, &times(lineages.iter().copied())) {
-            let newest = lineages.iter().max_by_key(|lineage| lineage.last_written()).map_or(chosen.id, |lineage| lineage.id);
-            let pair = format!("clusters {} and {cluster} (newest lineages {} and {newest})", chosen.id.cluster, chosen.id);
+            let newest =
+                lineages.iter().max_by_key(|lineage| lineage.last_written()).map_or(chosen.id, |lineage| lineage.id);
+            let pair =
+                format!("clusters {} and {cluster} (newest lineages {} and {newest})", chosen.id.cluster, chosen.id);
             return Err(ambiguous(&pair));
         }
     }
@@ -67,7 +73,8 @@ fn latest(catalogue: &Catalogue) -> Result<&BackupEntry> {
 
 /// When objects were begun, in order.
 fn times<'c>(lineages: impl IntoIterator<Item = &'c Lineage>) -> Vec<UnixMillis> {
-    let mut times: Vec<_> = lineages.into_iter().flat_map(|lineage| &lineage.backups).map(|entry| entry.name.created).collect();
+    let mut times: Vec<_> =
+        lineages.into_iter().flat_map(|lineage| &lineage.backups).map(|entry| entry.name.created).collect();
     times.sort_unstable();
     times
 }
@@ -79,8 +86,11 @@ fn interleaved(one: &[UnixMillis], other: &[UnixMillis]) -> bool {
 }
 
 fn ambiguous(pair: &str) -> Error {
-    Error::new(ErrorKind::Refused, format!("{pair} were written in turns: which is the history to restore cannot be told"))
-        .hint("`etcdbr list` shows them; say which with --lineage or --backup")
+    Error::new(
+        ErrorKind::Refused,
+        format!("{pair} were written in turns: which is the history to restore cannot be told"),
+    )
+    .hint("`etcdbr list` shows them; say which with --lineage or --backup")
 }
 
 fn lineage<'c>(catalogue: &'c Catalogue, id: &LineageId) -> Result<&'c Lineage> {
@@ -92,5 +102,6 @@ fn newest_full(lineage: &Lineage) -> Result<&BackupEntry> {
 }
 
 fn missing(what: &str) -> Error {
-    Error::new(ErrorKind::NotFound, format!("the archive does not hold {what}")).hint("`etcdbr list` shows what is there")
+    Error::new(ErrorKind::NotFound, format!("the archive does not hold {what}"))
+        .hint("`etcdbr list` shows what is there")
 }

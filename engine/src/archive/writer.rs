@@ -22,7 +22,8 @@ use tokio::task::JoinHandle;
 use super::Archive;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    BackupName, DEFAULT_CHUNK_BYTES, EncodedHeader, FooterFacts, Kind, MAX_FOOTER_BYTES, NameKind, ObjectHeader, Trailer,
+    BackupName, DEFAULT_CHUNK_BYTES, EncodedHeader, FooterFacts, Kind, MAX_FOOTER_BYTES, NameKind, ObjectHeader,
+    Trailer,
 };
 use crate::pipeline::{Buffer, CompressionLevel, Cutter, Pool, Protector, Sealer};
 use crate::store::{ObjectStore, PartNumber, Upload};
@@ -187,10 +188,12 @@ impl BackupWriter {
             self.take_sealed().await?;
         }
         let (sealer, number, mut frame) = (self.sealer.clone(), self.next_frame, self.frames.take());
-        self.next_frame = number.checked_add(1).ok_or_else(|| Error::new(ErrorKind::Internal, "a backup has too many chunks"))?;
+        self.next_frame =
+            number.checked_add(1).ok_or_else(|| Error::new(ErrorKind::Internal, "a backup has too many chunks"))?;
         self.sealing.push_back(tokio::task::spawn_blocking(move || {
             sealer.chunk(number, &chunk, &mut frame)?;
-            let plain_bytes = u32::try_from(chunk.len()).map_err(|_| Error::new(ErrorKind::Internal, "a chunk is over 4 GiB"))?;
+            let plain_bytes =
+                u32::try_from(chunk.len()).map_err(|_| Error::new(ErrorKind::Internal, "a chunk is over 4 GiB"))?;
             Ok(SealedChunk { frame, plain_bytes })
         }));
         Ok(())
@@ -255,7 +258,17 @@ struct PartSender {
 impl PartSender {
     fn new(store: Arc<dyn ObjectStore>, key: String, limits: WriteLimits, header: EncodedHeader) -> Self {
         let parts = Cutter::new(limits.part_bytes, limits.parallel_parts + 1);
-        Self { store, key, limits, parts, header: Some(header), upload: UploadState::NotBegun, sending: FuturesUnordered::new(), next_part: 1, stored_bytes: 0 }
+        Self {
+            store,
+            key,
+            limits,
+            parts,
+            header: Some(header),
+            upload: UploadState::NotBegun,
+            sending: FuturesUnordered::new(),
+            next_part: 1,
+            stored_bytes: 0,
+        }
     }
 
     async fn push(&mut self, bytes: &[u8]) -> Result<()> {
@@ -281,8 +294,11 @@ impl PartSender {
         }
         let number = PartNumber(self.next_part);
         if number > PartNumber::MAX {
-            return Err(Error::new(ErrorKind::Invalid, format!("{} needs more than {} parts", self.key, PartNumber::MAX.0))
-                .hint("raise --min-chunk-size"));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("{} needs more than {} parts", self.key, PartNumber::MAX.0),
+            )
+            .hint("raise --min-chunk-size"));
         }
         self.next_part += 1;
         let upload = self.upload().await?;

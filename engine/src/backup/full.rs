@@ -10,7 +10,9 @@ use crate::archive::{Archive, BackupWriter, WriteLimits};
 use crate::clock::UnixMillis;
 use crate::error::{Error, Result};
 use crate::etcd::{EtcdOptions, Identity, Member, MemberStatus, Proof, SeamCapture, SnapshotStream};
-use crate::format::{BackupName, FooterFacts, KeyId, LineageId, NameKind, ObjectNonce, Seam, SeamProof, Source, history_at_seam};
+use crate::format::{
+    BackupName, FooterFacts, KeyId, LineageId, NameKind, ObjectNonce, Seam, SeamProof, Source, history_at_seam,
+};
 use crate::monitor::{Event, Phase};
 use crate::run::RunContext;
 
@@ -63,7 +65,8 @@ struct Prepared {
 /// `Interrupted`. No object exists then, and no upload is left.
 pub async fn take_full(archive: &Archive, request: &FullRequest, context: &RunContext) -> Result<FullSummary> {
     let started = context.clock.now();
-    let Prepared { name, source, seam, mut stream } = context.unless_stopped(prepare(archive, request, started, context)).await?;
+    let Prepared { name, source, seam, mut stream } =
+        context.unless_stopped(prepare(archive, request, started, context)).await?;
     let total_bytes = source.db_bytes.max(stream.expected_bytes());
     context.monitor.tell(Event::Begin { phase: Phase::Backup, total_bytes });
     let mut writer = archive.writer(name, request.limits)?;
@@ -98,7 +101,12 @@ pub async fn take_full(archive: &Archive, request: &FullRequest, context: &RunCo
     })
 }
 
-async fn prepare(archive: &Archive, request: &FullRequest, started: UnixMillis, context: &RunContext) -> Result<Prepared> {
+async fn prepare(
+    archive: &Archive,
+    request: &FullRequest,
+    started: UnixMillis,
+    context: &RunContext,
+) -> Result<Prepared> {
     let catalogue = archive.catalogue().await?;
     archive.check_encryption_policy(&catalogue).await?;
     if archive.keyring().is_empty() {
@@ -121,7 +129,10 @@ async fn prepare(archive: &Archive, request: &FullRequest, started: UnixMillis, 
     let source = source(member.identity(), &status);
     context.note(format!(
         "streaming {} (member {}, etcd {}) at revision {revision} into {}",
-        source.endpoint, source.member, source.etcd_version, archive.describe()
+        source.endpoint,
+        source.member,
+        source.etcd_version,
+        archive.describe()
     ));
     Ok(Prepared { name, source, seam: seam(capture), stream })
 }
