@@ -161,8 +161,7 @@ mod tests {
     #[test]
     fn etcds_own_meta_is_read_and_written_back() {
         let meta = Meta::read(&META_PAGE, 0).unwrap();
-        let expected =
-            Meta { page_size: 4096, root: PageId(3), sequence: 0, high_water: PageId(5), txid: 9 };
+        let expected = Meta { page_size: 4096, root: PageId(3), sequence: 0, high_water: PageId(5), txid: 9 };
         assert_eq!(meta, expected);
         assert_eq!(meta.encode(PageId(0)), META_PAGE);
     }

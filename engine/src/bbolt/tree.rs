@@ -273,4 +273,3 @@ impl Tree {
         self.add(pages, height + 1, Child { key, page })
     }
 }
-
