@@ -1,1 +1,3 @@
-//! placeholder
+//! What the tests share: neighbours that can be scripted.
+
+pub mod fake_etcd;

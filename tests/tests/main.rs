@@ -1,1 +1,3 @@
-//! placeholder
+//! One integration binary: each promise is a module.
+
+mod etcd_source;
