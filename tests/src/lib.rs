@@ -1,3 +1,14 @@
-//! What the tests share: neighbours that can be scripted.
+//! The harness: real servers, an independent client, and our binary seen from outside.
+//!
+//! Servers run on loopback ports and in temporary directories of their own, and stop when they are dropped.
 
+pub mod etcd;
+pub mod etcdbr;
 pub mod fake_etcd;
+pub mod keyspace;
+pub mod load;
+pub mod minio;
+pub mod ports;
+pub mod process;
+pub mod tls;
+pub mod tools;

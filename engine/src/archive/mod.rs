@@ -45,6 +45,3 @@ impl Archive {
         &self.keyring
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,304 @@
+//! Our own binary, run as an operator runs it: arguments and environment in; exit code, output and use of memory out.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+
+use crate::process::send_signal;
+use crate::tools::workspace;
+
+/// How often memory is looked at.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(2);
+/// No invocation of a test runs longer.
+const RUN_LIMIT: Duration = Duration::from_secs(900);
+/// Settings of the machine that a test must not see.
+const FOREIGN_VARIABLES: [&str; 5] = ["ETCDBR_", "ETCDCTL_", "AWS_", "ECS_", "MINIO_"];
+
+/// The path of the binary under test: `ETCDBR_BIN`, or the workspace's own, built once.
+///
+/// # Panics
+/// Where it does not build.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match std::env::var_os("ETCDBR_BIN") {
+        Some(path) => path.into(),
+        None => build(),
+    })
+}
+
+fn build() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let profile_dir = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace()).args(["build", "--locked", "--quiet", "--package", "etcdbr"]);
+    if profile_dir.file_name() == Some(OsStr::new("release")) {
+        command.arg("--release");
+    }
+    assert!(command.status().expect("cargo runs").success(), "etcdbr does not build");
+    profile_dir.join("etcdbr")
+}
+
+/// An invocation to be.
+#[derive(Debug, Clone, Default)]
+pub struct Etcdbr {
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    current_dir: Option<PathBuf>,
+}
+
+/// What an invocation left behind.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The exit code; none where a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// From the start to the end.
+    pub wall: Duration,
+    /// The highest sampled sum of RssAnon and RssShmem.
+    pub peak_rss_bytes: u64,
+    /// What it caused to be written to storage, by the kernel's account (nothing for a tmpfs).
+    pub written_bytes: u64,
+    /// Every file of a file system that was seen open.
+    pub files: BTreeSet<PathBuf>,
+}
+
+impl Etcdbr {
+    /// `etcdbr` with `args`.
+    pub fn new<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Self {
+        Self { args: args.into_iter().map(|arg| arg.as_ref().to_owned()).collect(), ..Self::default() }
+    }
+
+    /// One more argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// More arguments.
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// A variable of the environment.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// The directory in which it runs.
+    pub fn current_dir(mut self, dir: &Path) -> Self {
+        self.current_dir = Some(dir.to_owned());
+        self
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Outcome {
+        self.spawn().wait()
+    }
+
+    /// Runs it to its end, which must be success.
+    ///
+    /// # Panics
+    /// Where it fails.
+    pub fn succeed(self) -> Outcome {
+        let shown = format!("{:?}", self.args);
+        let outcome = self.run();
+        assert_eq!(outcome.code, Some(0), "etcdbr {shown}\n{}{}", outcome.stdout, outcome.stderr);
+        outcome
+    }
+
+    /// Starts it and goes on.
+    pub fn spawn(self) -> Running {
+        let mut command = Command::new(binary());
+        for (name, _) in std::env::vars_os() {
+            if FOREIGN_VARIABLES.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
+        command.env("AWS_EC2_METADATA_DISABLED", "true");
+        command.args(self.args).envs(self.env).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(dir) = self.current_dir {
+            command.current_dir(dir);
+        }
+        let started = Instant::now();
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
+        let stdout = collect(child.stdout.take().expect("a pipe was asked for"));
+        let stderr = collect(child.stderr.take().expect("a pipe was asked for"));
+        let stop = Arc::new(AtomicBool::new(false));
+        let sampler = sample(child.id(), stop.clone());
+        Running { child, started, stdout: Some(stdout), stderr: Some(stderr), stop, sampler: Some(sampler) }
+    }
+}
+
+impl Outcome {
+    /// Standard output as one JSON value: that of its last line.
+    ///
+    /// # Panics
+    /// Where the last line is not JSON.
+    pub fn json(&self) -> serde_json::Value {
+        let line = self.stdout.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}\n{}", self.stderr))
+    }
+
+    /// Fails unless the invocation failed and said every one of `words` on standard error.
+    ///
+    /// # Panics
+    /// Where it did not.
+    pub fn assert_refused(&self, words: &[&str]) {
+        assert!(self.code.is_some_and(|code| code != 0), "code {:?}\n{}{}", self.code, self.stdout, self.stderr);
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is not said in:\n{}", self.stderr);
+        }
+    }
+}
+
+/// An invocation under way; killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    started: Instant,
+    stdout: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<String>>,
+    stop: Arc<AtomicBool>,
+    sampler: Option<JoinHandle<Samples>>,
+}
+
+impl Running {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended.
+    pub fn ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_some()
+    }
+
+    /// Ctrl-C.
+    pub fn interrupt(&self) {
+        send_signal(self.pid(), Signal::INT);
+    }
+
+    /// What a supervisor sends first.
+    pub fn terminate(&self) {
+        send_signal(self.pid(), Signal::TERM);
+    }
+
+    /// SIGKILL.
+    pub fn kill9(&self) {
+        send_signal(self.pid(), Signal::KILL);
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// Where it runs longer than any test should.
+    pub fn wait(mut self) -> Outcome {
+        let written_bytes = self.await_exit();
+        let wall = self.started.elapsed();
+        let status = self.child.wait().expect("a child can be waited for");
+        self.stop.store(true, Ordering::Relaxed);
+        let samples = self.sampler.take().expect("wait is called once").join().expect("the sampler ends");
+        Outcome {
+            code: status.code(),
+            stdout: self.stdout.take().expect("wait is called once").join().expect("the reader ends"),
+            stderr: self.stderr.take().expect("wait is called once").join().expect("the reader ends"),
+            wall,
+            peak_rss_bytes: samples.peak_rss_bytes,
+            written_bytes,
+            files: samples.files,
+        }
+    }
+
+    /// Waits for the end without reaping: the kernel's account of a dead process goes with its pid.
+    fn await_exit(&self) -> u64 {
+        let pid = Pid::from_child(&self.child);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        while waitid(WaitId::Pid(pid), options).is_ok_and(|ended| ended.is_none()) {
+            assert!(self.started.elapsed() < RUN_LIMIT, "etcdbr still runs after {RUN_LIMIT:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        proc_number(self.pid(), "io", "write_bytes:").unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+#[derive(Debug, Default)]
+struct Samples {
+    peak_rss_bytes: u64,
+    files: BTreeSet<PathBuf>,
+}
+
+fn sample(pid: u32, stop: Arc<AtomicBool>) -> JoinHandle<Samples> {
+    std::thread::spawn(move || {
+        let mut samples = Samples::default();
+        while !stop.load(Ordering::Relaxed) {
+            samples.peak_rss_bytes = samples.peak_rss_bytes.max(rss_bytes(pid));
+            samples.files.extend(open_files(pid));
+            std::thread::sleep(SAMPLE_INTERVAL);
+        }
+        samples
+    })
+}
+
+/// The memory of a process that no file backs: RssAnon and RssShmem.
+pub fn rss_bytes(pid: u32) -> u64 {
+    let kib = |field| proc_number(pid, "status", field).unwrap_or_default();
+    (kib("RssAnon:") + kib("RssShmem:")) * 1024
+}
+
+fn proc_number(pid: u32, file: &str, field: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn open_files(pid: u32) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let paths = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    paths.filter(|path| path.is_absolute() && !path.starts_with("/dev") && !path.starts_with("/proc")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_a_process_is_seen() {
+        assert!(rss_bytes(std::process::id()) > 64 * 1024);
+    }
+
+    #[test]
+    fn open_files_are_seen() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        assert!(open_files(std::process::id()).contains(&file.path().to_owned()));
+    }
+}
