@@ -1,3 +1,5 @@
 //! One binary for everything that is seen from outside: two cores link once.
 
+mod etcd_live;
+mod etcd_source;
 mod harness;

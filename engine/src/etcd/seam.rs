@@ -15,6 +15,7 @@ use etcdbr_proto::mvccpb::{Event, KeyValue};
 use futures::{StreamExt, stream};
 use prost::Message;
 use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Streaming};
 
 use super::fault::{self, Fault};
@@ -34,6 +35,8 @@ pub const SEAM_BYTES_MAX: usize = 16 << 20;
 
 /// First and last key of a watch on everything.
 const WHOLE_KEY_SPACE: &[u8] = b"\0";
+
+const ACTION: &str = "watch";
 
 /// What is known of the records at a seam.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +100,7 @@ pub(super) async fn capture(member: &Member, revision: Revision) -> Result<SeamC
         Ok(outcome) => outcome?,
         Err(_) => Outcome::Unproven(Unproven::Silent),
     };
-    // The stream is dropped by now, which cancels its watch at the server.
+    // The watch is dropped by now.
     match watched {
         Outcome::Unproven(reason) => unproven(reason),
         // Asked again, because a compaction at the very revision may have come between and cancels no watch.
@@ -116,10 +119,10 @@ enum Outcome {
 }
 
 async fn collect(member: &Member, collector: &mut Collector) -> Result<Outcome> {
-    let mut responses = open_watch(member, collector.revision).await?;
+    let mut watch = OpenWatch::open(member, collector.revision).await?;
     loop {
-        let failed = |fault| member.session().error(fault, "watch");
-        let Some(response) = responses.message().await.map_err(|status| failed(status.into()))? else {
+        let failed = |fault| member.session().error(fault, ACTION);
+        let Some(response) = watch.responses.message().await.map_err(|status| failed(status.into()))? else {
             return Ok(Outcome::Unproven(Unproven::Incomplete));
         };
         if response.canceled {
@@ -135,27 +138,42 @@ async fn collect(member: &Member, collector: &mut Collector) -> Result<Outcome> 
     }
 }
 
-async fn open_watch(member: &Member, start: Revision) -> Result<Streaming<WatchResponse>> {
-    let create = WatchCreateRequest {
-        key: WHOLE_KEY_SPACE.into(),
-        range_end: WHOLE_KEY_SPACE.into(),
-        start_revision: start.0,
-        // Without it one response may hold a thousand transactions.
-        fragment: true,
-        ..Default::default()
-    };
-    let session = member.session();
-    let opened = session.ask(create, session.request_timeout(), |channel, request| async move {
-        let (metadata, extensions, create) = request.into_parts();
-        let first = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-        // The sending half stays open: etcd takes its end for the end of the watch.
-        let requests = stream::iter([first]).chain(stream::pending());
-        WatchClient::new(channel)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .watch(Request::from_parts(metadata, extensions, requests))
-            .await
-    });
-    opened.await.map_err(|fault: Fault| session.error(fault, "watch"))
+/// A watch on the whole key space; dropped, it ends at the server too.
+struct OpenWatch {
+    responses: Streaming<WatchResponse>,
+    /// Ends the request stream. The HTTP/2 stream is reset only once both its halves are let go: without this the
+    /// sending half would stay, and with it a watcher that nobody reads.
+    _requests: DropGuard,
+}
+
+impl OpenWatch {
+    async fn open(member: &Member, start: Revision) -> Result<Self> {
+        let create = WatchCreateRequest {
+            key: WHOLE_KEY_SPACE.into(),
+            range_end: WHOLE_KEY_SPACE.into(),
+            start_revision: start.0,
+            // Without it one response may hold a thousand transactions.
+            fragment: true,
+            ..Default::default()
+        };
+        let session = member.session();
+        let closing = CancellationToken::new();
+        let requests = closing.clone().drop_guard();
+        let opened = session.ask(create, session.request_timeout(), |channel, request| {
+            let closed = closing.clone().cancelled_owned();
+            async move {
+                let (metadata, extensions, create) = request.into_parts();
+                let first = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+                let requests = stream::iter([first]).chain(stream::pending()).take_until(Box::pin(closed));
+                WatchClient::new(channel)
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                    .watch(Request::from_parts(metadata, extensions, requests))
+                    .await
+            }
+        });
+        let responses = opened.await.map_err(|fault: Fault| session.error(fault, ACTION))?;
+        Ok(Self { responses, _requests: requests })
+    }
 }
 
 /// Gathers the events of one revision over responses and their fragments.

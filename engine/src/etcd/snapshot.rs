@@ -21,6 +21,8 @@ use super::fault::Fault;
 use super::session::{MESSAGE_BYTES_MAX, Session};
 use crate::error::{Error, ErrorKind, Result};
 
+const ACTION: &str = "stream its snapshot";
+
 const TRAILER_BYTES: usize = 32;
 /// An image is whole pages, and no page size is less.
 const PAGE_UNIT_BYTES: u64 = 512;
@@ -53,6 +55,9 @@ enum Pumped {
 
 impl SnapshotStream {
     /// Asks for the image and waits for its first message.
+    ///
+    /// # Errors
+    /// As every question; `Damaged` for a stream without any message.
     pub(super) async fn open(session: &Session) -> Result<Self> {
         let stall_timeout = session.stall_timeout();
         let stream = session
@@ -66,12 +71,17 @@ impl SnapshotStream {
         let first = match messages.recv().await {
             Some(Pumped::Message(first)) => first,
             Some(Pumped::Fault(fault)) => return Err(session.error(fault, ACTION)),
-            Some(Pumped::End) | None => SnapshotResponse::default(),
+            Some(Pumped::End) | None => return Err(Broken::Short.error(session.endpoint(), 0, 0)),
         };
-        let version = (!first.version.is_empty()).then(|| first.version.clone());
-        let endpoint = session.endpoint().clone();
-        let image = ImageCheck::new(first);
-        Ok(Self { endpoint, stall_timeout, messages, image, version, state: State::Streaming, _pump: pump })
+        Ok(Self {
+            endpoint: session.endpoint().clone(),
+            stall_timeout,
+            messages,
+            version: (!first.version.is_empty()).then(|| first.version.clone()),
+            image: ImageCheck::new(first),
+            state: State::Streaming,
+            _pump: pump,
+        })
     }
 
     /// The next bytes of the image; `None` once it was whole and proven. Bytes given out before an error are of no
@@ -134,18 +144,7 @@ impl SnapshotStream {
     }
 
     fn broken(&self, broken: Broken) -> Error {
-        let endpoint = &self.endpoint;
-        let ImageCheck { image_bytes, expected_bytes, .. } = &self.image;
-        let message = match broken {
-            Broken::Short => {
-                format!("the snapshot stream of {endpoint} ended early ({image_bytes} of {expected_bytes} bytes)")
-            }
-            Broken::Long => {
-                format!("the snapshot stream of {endpoint} gave more than the {expected_bytes} bytes it had announced")
-            }
-            Broken::Digest => format!("the snapshot stream of {endpoint} is damaged: its SHA-256 differs"),
-        };
-        Error::new(ErrorKind::Damaged, message).hint("nothing of it can be used: take the snapshot again")
+        broken.error(&self.endpoint, self.image.image_bytes, self.image.expected_bytes)
     }
 
     fn unread(&self) -> Error {
@@ -157,8 +156,6 @@ impl SnapshotStream {
         .hint("the store is too slow or down; etcd must not wait for it")
     }
 }
-
-const ACTION: &str = "stream its snapshot";
 
 /// Reads `stream` at its own speed; gives it up, by dropping it, when either side stalls.
 async fn pump(mut stream: Streaming<SnapshotResponse>, sender: mpsc::Sender<Pumped>, stall_timeout: Duration) {
@@ -189,6 +186,21 @@ enum Broken {
     Short,
     Long,
     Digest,
+}
+
+impl Broken {
+    fn error(self, endpoint: &Endpoint, image_bytes: u64, expected_bytes: u64) -> Error {
+        let message = match self {
+            Self::Short => {
+                format!("the snapshot stream of {endpoint} ended early ({image_bytes} of {expected_bytes} bytes)")
+            }
+            Self::Long => {
+                format!("the snapshot stream of {endpoint} gave more than the {expected_bytes} bytes it had announced")
+            }
+            Self::Digest => format!("the snapshot stream of {endpoint} is damaged: its SHA-256 differs"),
+        };
+        Error::new(ErrorKind::Damaged, message).hint("nothing of it can be used: take the snapshot again")
+    }
 }
 
 /// Tells the image from its trailer and proves the one by the other. Holds one message back: its last 32 bytes
