@@ -1,3 +1,4 @@
 //! One binary for everything that is seen from outside: two cores link once.
 
 mod harness;
+mod tidy;
