@@ -12,11 +12,12 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/etcdbr-tools
+cache=${XDG_CACHE_HOME:-${HOME:?}/.cache}/etcdbr-tools
 
-# The pins. Those of etcd 3.5 to 3.7 are in go/etcd-*/go.mod as well, with the hashes of everything they are built from.
+# The pins. Those of the etcds that are built from Go modules are in go/etcd-*/go.mod as well, with the hashes of
+# everything that goes into them.
 ETCD_3_4_DEBIAN=3.4.23
-ETCD_3_4_MODULE=v0.5.0-alpha.5.0.20200910180754-dd1b699fc489 # = 3.4.13
+ETCD_3_4_MODULE=3.4.13
 ETCD_3_5=3.5.35
 ETCD_3_5_1=3.5.1
 ETCD_3_6=3.6.16
@@ -58,10 +59,10 @@ fits() {
     local found
     found=$(version_of "$1" "$2") && [ -n "$found" ] || return 1
     case $1 in
-        etcd-*) "$2/etcdctl" version >/dev/null 2>&1 || ETCDCTL_API=3 "$2/etcdctl" version >/dev/null 2>&1 || return 1 ;;
+        etcd-*) "$2/etcdctl" version >/dev/null 2>&1 || return 1 ;;
     esac
     case $1 in
-        etcd-3.4) [[ $found == 3.4.* ]] && at_least "$found" 3.4.13 ;;
+        etcd-3.4) [[ $found == 3.4.* ]] && at_least "$found" "$ETCD_3_4_MODULE" ;;
         etcd-3.5.1) [ "$found" = "$ETCD_3_5_1" ] ;;
         etcd-3.5) [[ $found == 3.5.* ]] && at_least "$found" "$ETCD_3_5" && [ -x "$2/etcdutl" ] ;;
         etcd-3.6) [[ $found == 3.6.* ]] && at_least "$found" "$ETCD_3_6" && [ -x "$2/etcdutl" ] ;;
@@ -81,7 +82,7 @@ protoc_includes() {
 
 cached_dirs() { # NAME: the directories of the cache that may hold it, best first
     case $1 in
-        etcd-3.4) echo "$cache/etcd-$ETCD_3_4_DEBIAN" "$cache/etcd-3.4.13" ;;
+        etcd-3.4) echo "$cache/etcd-$ETCD_3_4_DEBIAN" "$cache/etcd-$ETCD_3_4_MODULE" ;;
         etcd-3.5) echo "$cache/etcd-$ETCD_3_5" ;;
         etcd-3.5.1) echo "$cache/etcd-$ETCD_3_5_1" ;;
         etcd-3.6) echo "$cache/etcd-$ETCD_3_6" ;;
@@ -277,7 +278,7 @@ ensure() { # NAME
 ensure_package() { # cc, musl, protoc: Debian's packages
     case $1 in
         cc)
-            have cc && have make || apt build-essential
+            { have cc && have make; } || apt build-essential
             echo "cc $(cc -dumpversion) $(command -v cc)"
             ;;
         musl)

@@ -322,7 +322,7 @@ impl Etcd {
     /// Where it fails.
     pub fn etcdctl(&self, args: &[&str]) -> String {
         let mut command = Command::new(self.plan.version.dir().join("etcdctl"));
-        command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", self.endpoint())).args(args);
+        command.arg(format!("--endpoints={}", self.endpoint())).args(args);
         if let Some(tls) = &self.plan.tls {
             let (cert, key) = tls.client();
             command.arg("--cacert").arg(tls.ca()).arg("--cert").arg(cert).arg("--key").arg(key);

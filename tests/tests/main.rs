@@ -3,3 +3,4 @@
 mod etcd_live;
 mod etcd_source;
 mod harness;
+mod tidy;

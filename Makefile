@@ -1,0 +1,19 @@
+# The commands of this repository. Everything they need beyond Rust, Go and Python they install themselves.
+
+.PHONY: demo test lint dist measure
+
+demo: ## a real etcd backed up, destroyed, restored and compared
+	@scripts/demo.sh
+
+test: ## every test, with real etcds and a real MinIO
+	@scripts/test.sh
+
+lint: ## formatting and lints, as the CI runs them
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+dist: ## a static binary in dist/
+	@scripts/dist.sh
+
+measure: ## memory, writes and time for a database of SIZE bytes (2 GB)
+	@scripts/measure.sh
