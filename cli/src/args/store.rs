@@ -60,7 +60,7 @@ impl StoreArgs {
             }
         };
         let mut options = match self.storage_provider {
-            Provider::Ecs => StoreOptions::ecs_from_env(container, variable)?,
+            Provider::Ecs => StoreOptions::ecs_from_env(container, self.store_endpoint_override.clone(), variable)?,
             provider => StoreOptions::new(provider, container),
         };
         options.endpoint = self.store_endpoint_override.or(options.endpoint);

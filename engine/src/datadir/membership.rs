@@ -52,12 +52,13 @@ pub struct Member {
 pub struct Membership {
     members: Vec<Member>,
     own: usize,
+    token: String,
 }
 
 impl Membership {
     /// Works out the members.
     ///
-    /// Without `--initial-cluster` it is `<name>=http://localhost:2380`. Without `--name` we are the entry whose URLs
+    /// Without `--initial-cluster` it is our name with the advertised URLs, or `http://localhost:2380`. Without `--name` we are the entry whose URLs
     /// are the advertised ones; without those either, the only entry, or the one named `default`.
     ///
     /// # Errors
@@ -65,11 +66,11 @@ impl Membership {
     /// `--initial-cluster`, or advertised URLs that are not those of its entry.
     pub fn resolve(request: &MembershipRequest) -> Result<Self> {
         let given_name = request.name.as_deref().filter(|name| !name.is_empty());
+        let advertised = peer_urls(&request.advertise_peer_urls, "--initial-advertise-peer-urls")?;
         let cluster = match request.initial_cluster.as_deref().filter(|cluster| !cluster.is_empty()) {
             Some(cluster) => parse_cluster(cluster)?,
-            None => parse_cluster(&format!("{}={DEFAULT_URL}", given_name.unwrap_or(DEFAULT_NAME)))?,
+            None => parse_cluster(&lone_cluster(given_name.unwrap_or(DEFAULT_NAME), &advertised))?,
         };
-        let advertised = peer_urls(&request.advertise_peer_urls, "--initial-advertise-peer-urls")?;
         let own_name = own_name(given_name, &advertised, &cluster)?;
         let mut members: Vec<_> = cluster.into_iter().map(|(name, urls)| member(name, urls, &request.token)).collect();
         members.sort_by_key(|member| member.id);
@@ -81,7 +82,7 @@ impl Membership {
         }
         let own = members.iter().position(|member| member.name == own_name);
         let own = own.ok_or_else(|| Error::new(ErrorKind::Internal, "the restored member was lost"))?;
-        Ok(Self { members, own })
+        Ok(Self { members, own, token: request.token.clone() })
     }
 
     /// All members, by id ascending.
@@ -92,6 +93,18 @@ impl Membership {
     /// The member that is restored here.
     pub fn own(&self) -> &Member {
         &self.members[self.own]
+    }
+
+    /// The token of the cluster.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// All members as `--initial-cluster` takes them.
+    pub fn initial_cluster(&self) -> String {
+        let entries =
+            self.members.iter().flat_map(|member| member.peer_urls.iter().map(|url| format!("{}={url}", member.name)));
+        entries.collect::<Vec<_>>().join(",")
     }
 
     /// How many members there are; at least 1.
@@ -165,6 +178,13 @@ fn member(name: String, mut peer_urls: Vec<String>, token: &str) -> Member {
 fn first_8_of_sha1(bytes: &[u8]) -> u64 {
     let digest = Sha1::digest(bytes);
     digest.iter().take(8).fold(0, |id, &byte| id << 8 | u64::from(byte))
+}
+
+fn lone_cluster(name: &str, advertised: &[String]) -> String {
+    match advertised {
+        [] => format!("{name}={DEFAULT_URL}"),
+        urls => urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(","),
+    }
 }
 
 /// Which entry of the cluster is ours.

@@ -22,4 +22,4 @@ pub use membership::{Member, Membership, MembershipRequest};
 pub use mvcc::{decode_record, record_key_parts};
 pub use snap::{SnapFile, read_snap};
 pub use stage::{Durability, Preallocate, StageOptions, StagedDataDir};
-pub use wal::{WalContent, WalEntry, read_wal};
+pub use wal::{SEGMENT_BYTES as WAL_BYTES, WalContent, WalEntry, read_wal};

@@ -43,6 +43,13 @@ pub struct StageOptions {
     pub id: String,
 }
 
+impl StageOptions {
+    /// A stage for a real restore: durable, with the WAL that etcd makes.
+    pub fn durable(id: String) -> Self {
+        Self { durability: Durability::Fsync, wal: Preallocate::Yes, id }
+    }
+}
+
 /// A data directory that takes its image. Dropped, it leaves nothing behind.
 #[derive(Debug)]
 pub struct StagedDataDir {

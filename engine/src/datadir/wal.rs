@@ -14,7 +14,7 @@ use crate::revision::{ClusterId, MemberId};
 /// The file name of the first segment: sequence 0, first index 0.
 pub(super) const FIRST_SEGMENT: &str = "0000000000000000-0000000000000000.wal";
 /// Bytes that etcd allocates for a segment beforehand.
-pub(super) const SEGMENT_BYTES: u64 = 64_000_000;
+pub const SEGMENT_BYTES: u64 = 64_000_000;
 /// The raft term of everything that a restore writes.
 pub(super) const TERM: u64 = 1;
 

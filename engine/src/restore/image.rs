@@ -23,19 +23,28 @@ const WAITING_CHUNKS: usize = 2;
 /// # Errors
 /// `Damaged` where the image is not the one that was backed up; those of the store and the file system; `Interrupted`.
 /// The stage is gone then.
-pub(super) async fn stage_image(plan: &RestorePlan, stage: StagedDataDir, context: &RunContext) -> Result<StagedDataDir> {
+pub(super) async fn stage_image(
+    plan: &RestorePlan,
+    stage: StagedDataDir,
+    context: &RunContext,
+) -> Result<StagedDataDir> {
     let footer = plan.reader.footer();
     context.monitor.tell(Event::Begin { phase: Phase::Restore, total_bytes: footer.plain_bytes });
     let (to_file, chunks) = mpsc::channel(WAITING_CHUNKS);
     let writing = tokio::task::spawn_blocking(move || write_chunks(stage, chunks));
     let fed = context.unless_stopped(feed(plan, to_file, context)).await;
     // The thread has ended, or will: its channel is closed. Its error is the cause where both sides have one.
-    let written = writing.await.map_err(|error| Error::new(ErrorKind::Internal, "the thread that writes the image ended by itself").caused_by(error))?;
+    let written = writing.await.map_err(|error| {
+        Error::new(ErrorKind::Internal, "the thread that writes the image ended by itself").caused_by(error)
+    })?;
     let (stage, plain_bytes, sha256) = written?;
     fed?;
     if plain_bytes != footer.plain_bytes || sha256 != footer.facts.plain_sha256 {
-        return Err(Error::new(ErrorKind::Damaged, format!("{}: its contents do not have the SHA-256 of its footer", plan.backup.name))
-            .hint("use another backup; please report this one: each of its parts was genuine"));
+        return Err(Error::new(
+            ErrorKind::Damaged,
+            format!("{}: its contents do not have the SHA-256 of its footer", plan.backup.name),
+        )
+        .hint("use another backup; please report this one: each of its parts was genuine"));
     }
     context.monitor.tell(Event::End(Phase::Restore));
     Ok(stage)
@@ -55,7 +64,10 @@ async fn feed(plan: &RestorePlan, to_file: mpsc::Sender<Buffer>, context: &RunCo
     Ok(())
 }
 
-fn write_chunks(mut stage: StagedDataDir, mut chunks: mpsc::Receiver<Buffer>) -> Result<(StagedDataDir, u64, [u8; 32])> {
+fn write_chunks(
+    mut stage: StagedDataDir,
+    mut chunks: mpsc::Receiver<Buffer>,
+) -> Result<(StagedDataDir, u64, [u8; 32])> {
     let mut sha256 = Sha256::new();
     let mut plain_bytes = 0;
     while let Some(chunk) = chunks.blocking_recv() {

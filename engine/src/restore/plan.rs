@@ -58,7 +58,10 @@ pub async fn plan_restore(archive: &Archive, request: RestoreRequest) -> Result<
     let membership = Membership::resolve(&request.membership)?;
     let explicit = matches!(request.selection, Selection::Backup(_));
     if membership.members().len() > 1 && !explicit && request.purpose == Purpose::Restore {
-        let what = format!("--initial-cluster names {} members: every one must be restored from the same backup", membership.members().len());
+        let what = format!(
+            "--initial-cluster names {} members: every one must be restored from the same backup",
+            membership.members().len()
+        );
         return Err(Error::new(ErrorKind::Refused, what)
             .hint("name it with --backup; the same command with --dry-run prints the line to paste on each member"));
     }
@@ -81,6 +84,7 @@ impl RestorePlan {
     /// The most memory that the transfer uses for data, bytes.
     pub fn memory_bytes(&self) -> u64 {
         let chunk_bytes = u64::from(self.reader.header().chunk_bytes);
-        self.limits.read_bytes * (self.limits.parallel_reads as u64 + 1) + chunk_bytes * 2 * (self.limits.threads as u64 + 2)
+        self.limits.read_bytes * (self.limits.parallel_reads as u64 + 1)
+            + chunk_bytes * 2 * (self.limits.threads as u64 + 2)
     }
 }

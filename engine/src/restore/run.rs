@@ -51,7 +51,8 @@ pub async fn run_restore(plan: RestorePlan, context: &RunContext) -> Result<Rest
     let facts = ready.facts().clone();
     let seam = reader.footer().facts.revisions.1;
     if facts.revision < seam {
-        let what = format!("{}: its image is at revision {}, older than the {seam} of its name", backup.name, facts.revision);
+        let what =
+            format!("{}: its image is at revision {}, older than the {seam} of its name", backup.name, facts.revision);
         return Err(Error::new(ErrorKind::Damaged, what).hint("use another backup"));
     }
     if context.stop.is_cancelled() {
