@@ -230,11 +230,11 @@ fn floors_that_differ(lib: &str) -> Vec<String> {
     for line in lib.lines() {
         if let Some(rest) = line.strip_prefix("// Floor ") {
             current = rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|number| number.parse().ok());
-        } else if let Some(room) = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';')) {
-            if floor(room) != current {
-                let here = floor(room);
-                complaints.push(format!("engine/src/lib.rs: `{room}` stands on floor {current:?}, here on {here:?}"));
-            }
+        } else if let Some(room) = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';'))
+            && floor(room) != current
+        {
+            let here = floor(room);
+            complaints.push(format!("engine/src/lib.rs: `{room}` stands on floor {current:?}, here on {here:?}"));
         }
     }
     complaints
