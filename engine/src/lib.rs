@@ -9,6 +9,7 @@ pub mod error;
 pub mod monitor;
 pub mod record;
 pub mod revision;
+pub mod run;
 pub mod secret;
 pub mod tls;
 
@@ -27,6 +28,6 @@ pub mod archive;
 
 // Floor 5: verbs, a plan and its run each.
 pub mod backup;
-pub mod restore;
+// pub mod restore;
 
 pub use error::{Error, ErrorKind, Result};

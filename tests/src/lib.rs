@@ -4,6 +4,7 @@
 
 pub mod etcd;
 pub mod etcdbr;
+pub mod fake_etcd;
 pub mod keyspace;
 pub mod load;
 pub mod minio;

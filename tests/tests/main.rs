@@ -3,6 +3,8 @@
 #![allow(clippy::print_stdout, reason = "figures and skips are for the test runner to keep or show")]
 
 mod dist;
+mod etcd_live;
+mod etcd_source;
 mod harness;
 mod memory;
 mod tidy;

@@ -1,1 +1,50 @@
-//! To come.
+//! The store's objects seen as backups: everything under one prefix of one store, with its keys.
+//!
+//! A backup exists if and only if its object does: there is no manifest, the catalogue is what LIST tells, and details
+//! are in each object's header and footer. Nothing here has heard of etcd's files or of a live etcd.
+
+mod catalogue;
+mod keyring;
+mod policy;
+mod reader;
+mod select;
+mod writer;
+
+use std::sync::Arc;
+
+pub use catalogue::{BackupEntry, Catalogue, Lineage};
+pub use keyring::{Keyring, KeyringSource};
+pub use reader::{BackupReader, OpenedHeader, ReadLimits};
+pub use select::{Selection, select};
+pub use writer::{BackupWriter, WriteLimits, WrittenBackup};
+
+use crate::format::ArchivePrefix;
+use crate::store::ObjectStore;
+
+/// Everything under one prefix of one store, with the keys that open it.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    store: Arc<dyn ObjectStore>,
+    prefix: ArchivePrefix,
+    keyring: Keyring,
+}
+
+impl Archive {
+    /// The archive under `prefix` of `store`; an empty keyring writes and reads unencrypted backups.
+    pub fn new(store: Arc<dyn ObjectStore>, prefix: ArchivePrefix, keyring: Keyring) -> Self {
+        Self { store, prefix, keyring }
+    }
+
+    /// For messages: store and prefix.
+    pub fn describe(&self) -> String {
+        format!("{} under {}", self.store.describe(), self.prefix.as_str())
+    }
+
+    /// The keys.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,5 @@
-//! To come.
+//! Taking backups of a live etcd.
+
+mod full;
+
+pub use full::{FullRequest, FullSummary, take_full};

@@ -1,1 +1,21 @@
-//! To come.
+//! Stored bytes: names, header, frames, footer, trailer, and the keys that belong to them.
+//!
+//! No I/O, no async, and nothing of etcd's own files. `docs/format.md` is the specification.
+
+mod footer;
+mod frame;
+mod header;
+mod key;
+mod name;
+
+pub use footer::{
+    ChunkPlace, Footer, FooterFacts, HashKvAnswer, MAX_FOOTER_BYTES, RawFooter, Seam, SeamProof, Source, TRAILER_BYTES,
+    Trailer, history_at_seam,
+};
+pub use frame::{FRAME_HEADER_BYTES, FrameHeader, FrameRole, TAG_BYTES, frame_aad, frame_nonce};
+pub use header::{
+    Codec, DEFAULT_CHUNK_BYTES, EncodedHeader, FORMAT_VERSION, Kind, MAX_CHUNK_BYTES, MAX_HEADER_BYTES, ObjectHeader,
+    PREAMBLE_BYTES, Protection,
+};
+pub use key::{KeyId, Salt, key_id, object_key};
+pub use name::{ArchivePrefix, BackupName, LineageId, NameKind, ObjectNonce};

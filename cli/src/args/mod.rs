@@ -1,0 +1,13 @@
+//! Flags that several commands share, and what they mean to the engine. Every flag has an `ETCDBR_` variable.
+
+mod etcd;
+mod keys;
+mod output;
+mod store;
+mod units;
+
+pub(crate) use etcd::EtcdArgs;
+pub(crate) use keys::KeyArgs;
+pub(crate) use output::{OutputArgs, OutputFormat};
+pub(crate) use store::StoreArgs;
+pub(crate) use units::{parse_bytes, parse_duration, parse_label, parse_level};

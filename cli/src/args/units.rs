@@ -1,0 +1,81 @@
+//! Values with units, as flags take them.
+
+use std::time::Duration;
+
+use etcdbr_engine::pipeline::CompressionLevel;
+
+/// `8388608`, `8MiB`, `64k`: bytes, in powers of 1,024.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = text[digits.len()..].trim().to_ascii_lowercase();
+    let shift = match unit.as_str() {
+        "" | "b" => 0,
+        "k" | "ki" | "kib" => 10,
+        "m" | "mi" | "mib" => 20,
+        "g" | "gi" | "gib" => 30,
+        _ => return Err(format!("{text:?} is no size; write bytes, or a number with KiB, MiB or GiB")),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is no size"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is too large"))
+}
+
+/// `5s`, `100ms`, `1m30s`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration; write for example 100ms, 5s or 1m30s");
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(duration).ok().filter(|duration| !duration.is_zero()).ok_or_else(wrong)
+}
+
+/// `key=value`.
+pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is no label; write key=value")),
+    }
+}
+
+/// `none` or a zstd level, 1 to 19.
+pub(crate) fn parse_level(text: &str) -> Result<CompressionLevel, String> {
+    match text {
+        "none" => Ok(CompressionLevel::None),
+        _ => text
+            .parse()
+            .ok()
+            .filter(|level| (1..=19).contains(level))
+            .map(CompressionLevel::Zstd)
+            .ok_or_else(|| format!("{text:?} is no level; write none, or 1 (fastest) to 19 (smallest)")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_bytes("5242880"), Ok(5 << 20));
+        assert_eq!(parse_bytes("8MiB"), Ok(8 << 20));
+        assert_eq!(parse_bytes("1 GiB"), Ok(1 << 30));
+        for bad in ["", "MiB", "8 parsecs", "-1", "99999999999g"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_duration("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
+        for bad in ["", "5", "0s", "-5s", "soon"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn levels_and_labels() {
+        assert_eq!(parse_level("none"), Ok(CompressionLevel::None));
+        assert_eq!(parse_level("3"), Ok(CompressionLevel::Zstd(3)));
+        assert!(parse_level("0").is_err() && parse_level("22").is_err() && parse_level("fast").is_err());
+        assert_eq!(parse_label("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert!(parse_label("a").is_err() && parse_label("=b").is_err());
+    }
+}

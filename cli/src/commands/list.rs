@@ -1,0 +1,192 @@
+//! `etcdbr list`: what the archive holds.
+
+use clap::Args;
+use etcdbr_engine::Result;
+use etcdbr_engine::archive::{Archive, BackupEntry, BackupReader, Catalogue, Lineage, OpenedHeader};
+use etcdbr_engine::format::{NameKind, Protection};
+use etcdbr_engine::run::RunContext;
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use crate::args::{KeyArgs, OutputFormat, StoreArgs};
+use crate::output::{self, human_bytes};
+
+/// Backups whose details are read at once.
+const PARALLEL_DETAILS: usize = 8;
+
+/// Flags of `etcdbr list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Read each backup's header and, with its key, its footer: encryption, labels, image size, etcd version
+    #[arg(long, env = "ETCDBR_DETAILS")]
+    details: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    keys: KeyArgs,
+}
+
+/// What `--details` adds to an entry.
+struct Details {
+    header: Result<OpenedHeader>,
+    /// `None`: the key of this backup was not given.
+    reader: Option<Result<BackupReader>>,
+}
+
+/// Lists the archive.
+///
+/// # Errors
+/// Those of the store; a single backup that cannot be read is shown as such.
+pub(crate) async fn run(args: ListArgs, format: OutputFormat, context: &RunContext) -> Result<()> {
+    let archive = args.store.archive(args.keys.keyring(context)?).await?;
+    let catalogue = context.unless_stopped(archive.catalogue()).await?;
+    let entries: Vec<BackupEntry> =
+        by_cluster(&catalogue).into_iter().flat_map(|lineage| lineage.backups.clone()).collect();
+    let details = if args.details {
+        let read = futures::stream::iter(&entries).map(|entry| details(&archive, entry)).buffered(PARALLEL_DETAILS);
+        context.unless_stopped(async { Ok(read.collect().await) }).await?
+    } else {
+        Vec::new()
+    };
+    output::result(format, &text(&archive, &catalogue, &details), &document(&catalogue, &details));
+    Ok(())
+}
+
+async fn details(archive: &Archive, entry: &BackupEntry) -> Details {
+    let header = archive.read_header(&entry.name).await;
+    let readable = match header.as_ref().map(|opened| opened.header.protection) {
+        Ok(Protection::Checksum) => archive.keyring().is_empty(),
+        Ok(Protection::Aes256Gcm { key_id, .. }) => archive.keyring().ids().contains(&key_id),
+        Err(_) => false,
+    };
+    let reader = if readable { Some(archive.open(&entry.name).await) } else { None };
+    Details { header, reader }
+}
+
+fn text(archive: &Archive, catalogue: &Catalogue, details: &[Details]) -> String {
+    let mut out = String::new();
+    if catalogue.lineages.is_empty() {
+        out += &format!("no backups in {}\n", archive.describe());
+    }
+    let mut details = details.iter();
+    let mut cluster = None;
+    for lineage in by_cluster(catalogue) {
+        if cluster != Some(lineage.id.cluster) {
+            cluster = Some(lineage.id.cluster);
+            out += &format!("cluster {}\n", lineage.id.cluster);
+            out += &format!("  {:5}  {:>12}  {:24}  {:>9}  BACKUP\n", "KIND", "REVISION", "CREATED", "SIZE");
+        }
+        for entry in &lineage.backups {
+            let (kind, revision) = kind_and_revision(entry);
+            let (created, size) = (entry.name.created.to_string(), human_bytes(entry.stored_bytes));
+            out += &format!("  {kind:5}  {revision:>12}  {created:24}  {size:>9}  {}\n", entry.name);
+            if let Some(details) = details.next() {
+                out += &format!("         {}\n", details_text(details));
+            }
+        }
+    }
+    if catalogue.foreign_keys > 0 {
+        out += &format!("({} other objects under this prefix are not backups of etcdbr)\n", catalogue.foreign_keys);
+    }
+    out
+}
+
+/// The order in which lineages are shown: those of one cluster together, the cluster that was written last at the end.
+fn by_cluster(catalogue: &Catalogue) -> Vec<&Lineage> {
+    let last_written = |cluster| {
+        catalogue.lineages.values().filter(|lineage| lineage.id.cluster == cluster).map(Lineage::last_written).max()
+    };
+    let mut lineages: Vec<_> = catalogue.lineages.values().collect();
+    lineages.sort_by_cached_key(|lineage| (last_written(lineage.id.cluster), lineage.id.cluster, lineage.id));
+    lineages
+}
+
+fn kind_and_revision(entry: &BackupEntry) -> (&'static str, String) {
+    match entry.name.kind {
+        NameKind::Full { seam } => ("full", seam.to_string()),
+        NameKind::Delta { last, first } => ("delta", format!("{first}-{last}")),
+    }
+}
+
+fn encryption(details: &Details) -> String {
+    match details.header.as_ref().map(|opened| opened.header.protection) {
+        Ok(Protection::Checksum) => "not encrypted".to_owned(),
+        Ok(Protection::Aes256Gcm { key_id, .. }) => format!("key {key_id}"),
+        Err(error) => format!("UNREADABLE: {error}"),
+    }
+}
+
+fn details_text(details: &Details) -> String {
+    let encryption = encryption(details);
+    match &details.reader {
+        None => encryption,
+        Some(Err(error)) => format!("UNREADABLE: {error}"),
+        Some(Ok(reader)) => {
+            let (footer, facts) = (reader.footer(), &reader.footer().facts);
+            let labels: String = facts.labels.iter().map(|(key, value)| format!(", {key}={value}")).collect();
+            format!(
+                "{encryption}, image {}, etcd {}{labels}",
+                human_bytes(footer.plain_bytes),
+                facts.source.etcd_version
+            )
+        }
+    }
+}
+
+fn document(catalogue: &Catalogue, details: &[Details]) -> Value {
+    let mut details = details.iter();
+    let lineages: Vec<Value> = by_cluster(catalogue)
+        .into_iter()
+        .map(|lineage| {
+            let backups: Vec<Value> = lineage.backups.iter().map(|entry| entry_document(entry, details.next())).collect();
+            json!({
+                "lineage": lineage.id.to_string(), "cluster_id": lineage.id.cluster.to_string(),
+                "born": lineage.id.birth.to_string(), "last_written": lineage.last_written().to_string(), "backups": backups,
+            })
+        })
+        .collect();
+    json!({"lineages": lineages, "foreign_objects": catalogue.foreign_keys})
+}
+
+fn entry_document(entry: &BackupEntry, details: Option<&Details>) -> Value {
+    let (first, last) = match entry.name.kind {
+        NameKind::Full { seam } => (seam, seam),
+        NameKind::Delta { last, first } => (first, last),
+    };
+    let mut document = json!({
+        "backup": entry.name.to_string(), "kind": kind_and_revision(entry).0, "first_revision": first.0, "revision": last.0,
+        "created": entry.name.created.to_string(), "stored_bytes": entry.stored_bytes, "modified": entry.modified.to_string(),
+    });
+    if let (Some(details), Some(fields)) = (details, document.as_object_mut()) {
+        fields.insert("details".to_owned(), details_document(details));
+    }
+    document
+}
+
+fn details_document(details: &Details) -> Value {
+    let opened = match &details.header {
+        Ok(opened) => opened,
+        Err(error) => return json!({"error": error.to_string()}),
+    };
+    let key_id = match opened.header.protection {
+        Protection::Checksum => None,
+        Protection::Aes256Gcm { key_id, .. } => Some(key_id.to_string()),
+    };
+    let mut document = json!({"encrypted": key_id.is_some(), "key_id": key_id});
+    let Some(fields) = document.as_object_mut() else { return document };
+    match &details.reader {
+        None => {}
+        Some(Err(error)) => {
+            fields.insert("error".to_owned(), json!(error.to_string()));
+        }
+        Some(Ok(reader)) => {
+            let facts = &reader.footer().facts;
+            fields.insert("image_bytes".to_owned(), json!(reader.footer().plain_bytes));
+            fields.insert("labels".to_owned(), json!(facts.labels));
+            fields.insert("etcd_version".to_owned(), json!(facts.source.etcd_version));
+            fields.insert("endpoint".to_owned(), json!(facts.source.endpoint));
+            fields.insert("tool_version".to_owned(), json!(facts.tool_version));
+        }
+    }
+    document
+}

@@ -1,0 +1,73 @@
+//! The only place that writes to standard output and standard error.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the place")]
+
+use std::process::ExitCode;
+
+use etcdbr_engine::Error;
+use serde_json::{Value, json};
+
+use crate::args::OutputFormat;
+
+/// Prints a result: `text` for people, or `document` on one line.
+pub(crate) fn result(format: OutputFormat, text: &str, document: &Value) {
+    match format {
+        OutputFormat::Text => println!("{}", text.trim_end()),
+        OutputFormat::Json => println!("{document}"),
+    }
+}
+
+/// Prints one log line.
+pub(crate) fn log(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Prints an error with what to do next, and gives the exit code of its kind.
+pub(crate) fn fail(format: OutputFormat, error: &Error) -> ExitCode {
+    match format {
+        OutputFormat::Text => {
+            eprintln!("error: {error}");
+            if let Some(hint) = error.next_step() {
+                eprintln!("hint:  {hint}");
+            }
+        }
+        OutputFormat::Json => {
+            let document = json!({"error": {
+                "kind": error.kind().as_str(), "message": error.to_string(), "hint": error.next_step(),
+                "exit_code": error.kind().exit_code(),
+            }});
+            eprintln!("{document}");
+        }
+    }
+    ExitCode::from(error.kind().exit_code())
+}
+
+/// Bytes for people: three digits and a unit of 1,024.
+pub(crate) fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} B"),
+        _ if value < 10.0 => format!("{value:.2} {}", UNITS[unit]),
+        _ if value < 100.0 => format!("{value:.1} {}", UNITS[unit]),
+        _ => format!("{value:.0} {}", UNITS[unit]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human_bytes;
+
+    #[test]
+    fn bytes_have_three_digits() {
+        assert_eq!(human_bytes(999), "999 B");
+        assert_eq!(human_bytes(1000), "0.98 KiB");
+        assert_eq!(human_bytes(8 << 20), "8.00 MiB");
+        assert_eq!(human_bytes(2_147_483_648), "2.00 GiB");
+    }
+}

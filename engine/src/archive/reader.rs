@@ -1,0 +1,244 @@
+//! Reads one backup: from the back, footer first, then its chunks in order.
+//!
+//! Two or three GETs open an object; each further GET fetches a run of whole frames. Everything is pinned to the
+//! version that was opened first. Bytes are authenticated before they are parsed: the header, which chooses the key, is
+//! proven when the footer opens under it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+
+use super::Archive;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{
+    BackupName, ChunkPlace, EncodedHeader, Footer, MAX_FOOTER_BYTES, ObjectHeader, PREAMBLE_BYTES, RawFooter,
+    TRAILER_BYTES, Trailer,
+};
+use crate::pipeline::{Buffer, Opener, Pool, Protector};
+use crate::store::{ByteRange, ETag, ObjectStore};
+
+/// The first read from the back: footers of most fulls fit.
+const SUFFIX_BYTES: u64 = 64 << 10;
+/// The first read from the front: headers of today fit, and no valid object is shorter.
+const HEADER_GUESS_BYTES: u64 = 256;
+
+/// Bounds of a reader.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadLimits {
+    /// Bytes that one GET fetches; more only where a single frame is longer.
+    pub read_bytes: u64,
+    /// GETs under way, or waiting to be opened, at once.
+    pub parallel_reads: usize,
+    /// Chunks opened at once.
+    pub threads: usize,
+}
+
+impl Default for ReadLimits {
+    /// All cores: whoever reads a backup waits for it.
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { read_bytes: 8 << 20, parallel_reads: 4, threads }
+    }
+}
+
+/// A header that was read alone: not proven, good for choosing a key and for showing.
+#[derive(Debug, Clone)]
+pub struct OpenedHeader {
+    /// What it says.
+    pub header: ObjectHeader,
+    /// Its bytes.
+    pub encoded: EncodedHeader,
+    /// The version that it was read from.
+    pub etag: ETag,
+}
+
+/// An opened backup.
+#[derive(Debug)]
+pub struct BackupReader {
+    name: BackupName,
+    key: String,
+    store: Arc<dyn ObjectStore>,
+    etag: ETag,
+    object_bytes: u64,
+    header: ObjectHeader,
+    footer: Footer,
+    opener: Arc<Opener>,
+}
+
+impl Archive {
+    /// Reads the header of a backup: one GET.
+    ///
+    /// # Errors
+    /// Those of the store; `Damaged` for an object without a header, `Invalid` for one that is newer than this code.
+    pub async fn read_header(&self, name: &BackupName) -> Result<OpenedHeader> {
+        let about = |error: Error| error.about(name);
+        let key = self.prefix.key(name);
+        let first =
+            self.store.read(&key, ByteRange::Exact { start: 0, len: HEADER_GUESS_BYTES }, None).await.map_err(about)?;
+        let whole = ObjectHeader::stored_bytes(&first.bytes).map_err(about)? as u64;
+        let bytes = if whole <= HEADER_GUESS_BYTES {
+            first.bytes
+        } else {
+            let range = ByteRange::Exact { start: 0, len: whole };
+            self.store.read(&key, range, Some(&first.etag)).await.map_err(about)?.bytes
+        };
+        let (header, encoded) = ObjectHeader::decode(&bytes).map_err(about)?;
+        Ok(OpenedHeader { header, encoded, etag: first.etag })
+    }
+
+    /// Opens a backup: its footer is proven and accounts for every byte of the object.
+    ///
+    /// # Errors
+    /// `Key` for a key that is not ours; `Damaged`, `Invalid` and those of the store. All name the backup.
+    pub async fn open(&self, name: &BackupName) -> Result<BackupReader> {
+        self.open_unnamed(name).await.map_err(|error| error.about(name))
+    }
+
+    async fn open_unnamed(&self, name: &BackupName) -> Result<BackupReader> {
+        let key = self.prefix.key(name);
+        let end = self.store.read(&key, ByteRange::Suffix(SUFFIX_BYTES), None).await?;
+        let (object_bytes, etag) = (end.object_bytes, end.etag);
+        let tail = Tail { key: &key, store: &*self.store, etag: &etag, start: end.start, bytes: end.bytes };
+        let (header, encoded) = ObjectHeader::decode(&tail.header_bytes(object_bytes).await?)?;
+        let object_key = self.keyring.object_key(&header.protection)?;
+        let opener = Opener::new(Protector::new(&encoded, object_key.as_ref()), header.codec);
+
+        let trailer = Trailer::decode(&tail.bytes)?;
+        let first_frame = encoded.bytes.len() as u64;
+        let footer_start = (object_bytes - TRAILER_BYTES as u64)
+            .checked_sub(u64::from(trailer.footer_frame_bytes))
+            .filter(|start| *start >= first_frame)
+            .ok_or_else(|| Error::new(ErrorKind::Damaged, "its trailer leads outside the object"))?;
+        let frame = tail.range(footer_start, u64::from(trailer.footer_frame_bytes)).await?;
+        let number = frame.first_chunk().copied().map(u32::from_le_bytes).unwrap_or_default();
+        let mut plain = Vec::new();
+        opener.footer(number, &name.to_string(), &frame, MAX_FOOTER_BYTES, &mut plain)?;
+        let footer = RawFooter::decode(&plain)?.check(&header, name, first_frame, footer_start)?;
+        if footer.chunks.len() != number as usize {
+            return Err(Error::new(ErrorKind::Damaged, "its footer has another number than its place"));
+        }
+        let store = self.store.clone();
+        Ok(BackupReader { name: *name, key, store, etag, object_bytes, header, footer, opener: Arc::new(opener) })
+    }
+}
+
+/// The last bytes of an object, and the way to more of it.
+struct Tail<'a> {
+    key: &'a str,
+    store: &'a dyn ObjectStore,
+    etag: &'a ETag,
+    start: u64,
+    bytes: Bytes,
+}
+
+impl Tail<'_> {
+    async fn range(&self, start: u64, len: u64) -> Result<Bytes> {
+        match start.checked_sub(self.start) {
+            Some(skip) => Ok(self.bytes.slice(skip as usize..(skip + len) as usize)),
+            None => Ok(self.store.read(self.key, ByteRange::Exact { start, len }, Some(self.etag)).await?.bytes),
+        }
+    }
+
+    async fn header_bytes(&self, object_bytes: u64) -> Result<Bytes> {
+        if self.start == 0 {
+            return Ok(self.bytes.clone());
+        }
+        let first = self.range(0, HEADER_GUESS_BYTES.min(object_bytes)).await?;
+        match ObjectHeader::stored_bytes(&first)? as u64 {
+            whole if whole <= first.len() as u64 || whole > object_bytes => Ok(first),
+            whole => self.range(0, whole).await,
+        }
+    }
+}
+
+impl BackupReader {
+    /// The backup's name.
+    pub fn name(&self) -> &BackupName {
+        &self.name
+    }
+
+    /// The proven header.
+    pub fn header(&self) -> &ObjectHeader {
+        &self.header
+    }
+
+    /// The proven footer.
+    pub fn footer(&self) -> &Footer {
+        &self.footer
+    }
+
+    /// Bytes of the object.
+    pub fn object_bytes(&self) -> u64 {
+        self.object_bytes
+    }
+
+    /// The chunks in order, each with the object bytes that it took. At most `parallel_reads` x `read_bytes` of stored
+    /// bytes and `threads` + 1 chunks are in memory.
+    ///
+    /// The caller holds the whole against `plain_bytes` and `plain_sha256` of the footer.
+    pub fn chunks(&self, limits: ReadLimits) -> impl Stream<Item = Result<(Buffer, u32)>> + Send + use<> {
+        let pool = Pool::new(self.header.chunk_bytes as usize, limits.threads + 1);
+        let max_plain_bytes = self.header.chunk_bytes as usize;
+        let (name, key, store, etag, opener) =
+            (self.name, self.key.clone(), self.store.clone(), self.etag.clone(), self.opener.clone());
+        stream::iter(group(&self.footer.chunks, limits.read_bytes))
+            .map(move |run| read_frames(store.clone(), key.clone(), etag.clone(), run))
+            .buffered(limits.parallel_reads.max(1))
+            .map_ok(|frames| stream::iter(frames.into_iter().map(Ok)))
+            .try_flatten()
+            .map(move |frame| {
+                let (opener, mut plain) = (opener.clone(), pool.take());
+                async move {
+                    let (place, frame) = frame?;
+                    let opened = tokio::task::spawn_blocking(move || {
+                        opener.chunk(place.number, &frame, max_plain_bytes, &mut plain)?;
+                        if plain.len() != place.plain_bytes as usize {
+                            let what = format!("chunk {} has another length than the footer says", place.number);
+                            return Err(Error::new(ErrorKind::Damaged, what));
+                        }
+                        Ok((plain, place.stored_bytes))
+                    });
+                    opened.await.map_err(|error| {
+                        Error::new(ErrorKind::Internal, "a task of the restore ended by itself").caused_by(error)
+                    })?
+                }
+            })
+            .buffered(limits.threads.max(1))
+            .map_err(move |error| error.about(name))
+    }
+}
+
+/// Runs of neighbouring frames that one GET fetches.
+fn group(chunks: &[ChunkPlace], read_bytes: u64) -> Vec<Vec<ChunkPlace>> {
+    let mut runs: Vec<Vec<ChunkPlace>> = Vec::new();
+    let mut bytes = 0;
+    for chunk in chunks {
+        bytes += u64::from(chunk.stored_bytes);
+        match runs.last_mut() {
+            Some(run) if bytes <= read_bytes => run.push(*chunk),
+            _ => {
+                bytes = u64::from(chunk.stored_bytes);
+                runs.push(vec![*chunk]);
+            }
+        }
+    }
+    runs
+}
+
+async fn read_frames(
+    store: Arc<dyn ObjectStore>,
+    key: String,
+    etag: ETag,
+    run: Vec<ChunkPlace>,
+) -> Result<Vec<(ChunkPlace, Bytes)>> {
+    let start = run.first().map_or(0, |chunk| chunk.stored_start);
+    let len = run.iter().map(|chunk| u64::from(chunk.stored_bytes)).sum();
+    let mut bytes = store.read(&key, ByteRange::Exact { start, len }, Some(&etag)).await?.bytes;
+    if bytes.len() as u64 != len {
+        return Err(Error::new(ErrorKind::Damaged, format!("the store gave {} bytes instead of {len}", bytes.len())));
+    }
+    Ok(run.into_iter().map(|chunk| (chunk, bytes.split_to(chunk.stored_bytes as usize))).collect())
+}
+
+const _: () = assert!(HEADER_GUESS_BYTES as usize > PREAMBLE_BYTES);

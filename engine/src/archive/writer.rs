@@ -1,0 +1,360 @@
+//! Writes one backup, front to back, in one stream.
+//!
+//! ```text
+//! push -> chunk -> (blocking threads: compress, seal) -> frame -> part -> store::Upload
+//! ```
+//! Chunks are sealed on a bounded number of threads and leave in order; a bounded number of parts is under way. So
+//! memory is (threads + 1) chunks and frames and (uploads + 1) parts, whatever the size of the backup.
+//!
+//! # Why a backup is there whole or not at all
+//! The object becomes visible by one act at the very end ([`BackupWriter::finish`]): a single PUT, or the completion of
+//! a multipart upload whose parts have all been acknowledged. Every error before that leads to [`BackupWriter::abort`]
+//! by the caller, and the name is never used again. An error *of* that act leaves either nothing or the whole object;
+//! both are sound, because the object proves itself.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{FuturesOrdered, FuturesUnordered};
+use tokio::task::JoinHandle;
+
+use super::Archive;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{
+    BackupName, DEFAULT_CHUNK_BYTES, EncodedHeader, FooterFacts, Kind, MAX_FOOTER_BYTES, NameKind, ObjectHeader,
+    Trailer,
+};
+use crate::pipeline::{Buffer, CompressionLevel, Cutter, Pool, Protector, Sealer};
+use crate::store::{ObjectStore, PartNumber, Upload};
+
+/// Bounds of a writer.
+#[derive(Debug, Clone, Copy)]
+pub struct WriteLimits {
+    /// Plaintext bytes of a chunk.
+    pub chunk_bytes: u32,
+    /// Stored bytes of a part; an object that ends below goes up in a single PUT.
+    pub part_bytes: usize,
+    /// Parts under way at once.
+    pub parallel_parts: usize,
+    /// Chunks sealed at once.
+    pub threads: usize,
+    /// Compression.
+    pub level: CompressionLevel,
+}
+
+impl Default for WriteLimits {
+    fn default() -> Self {
+        Self {
+            chunk_bytes: DEFAULT_CHUNK_BYTES,
+            part_bytes: 8 << 20,
+            parallel_parts: 5,
+            threads: 1,
+            level: CompressionLevel::default(),
+        }
+    }
+}
+
+/// A backup that is durable under its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenBackup {
+    /// The name.
+    pub name: BackupName,
+    /// Plaintext bytes.
+    pub plain_bytes: u64,
+    /// Bytes of the object.
+    pub stored_bytes: u64,
+}
+
+struct SealedChunk {
+    frame: Buffer,
+    plain_bytes: u32,
+}
+
+/// Writes one object. Must be ended by [`finish`](Self::finish) or [`abort`](Self::abort).
+pub struct BackupWriter {
+    name: BackupName,
+    sealer: Arc<Sealer>,
+    limits: WriteLimits,
+    chunks: Cutter,
+    frames: Pool,
+    sealing: FuturesOrdered<JoinHandle<Result<SealedChunk>>>,
+    next_frame: u32,
+    frame_bytes: Vec<u32>,
+    chunk_plain_bytes: Vec<u32>,
+    parts: PartSender,
+}
+
+impl Archive {
+    /// Begins the object called `name`. Nothing is sent before the first part is full.
+    ///
+    /// # Errors
+    /// `Internal` without random bytes.
+    pub fn writer(&self, name: BackupName, limits: WriteLimits) -> Result<BackupWriter> {
+        let (protection, object_key) = self.keyring.protection()?;
+        let (kind, revision_floor) = match name.kind {
+            NameKind::Full { seam } => (Kind::Full, seam),
+            NameKind::Delta { first, .. } => (Kind::Delta, first),
+        };
+        let header = ObjectHeader {
+            kind,
+            lineage: name.lineage,
+            nonce: name.nonce,
+            created: name.created,
+            revision_floor,
+            protection,
+            codec: limits.level.codec(),
+            chunk_bytes: limits.chunk_bytes,
+        }
+        .encode();
+        let sealer = Sealer::new(Protector::new(&header, object_key.as_ref()), limits.level);
+        let parts = PartSender::new(self.store.clone(), self.prefix.key(&name), limits, header);
+        Ok(BackupWriter {
+            name,
+            sealer: Arc::new(sealer),
+            limits,
+            chunks: Cutter::new(limits.chunk_bytes as usize, limits.threads + 1),
+            frames: Pool::new(limits.chunk_bytes as usize, limits.threads + 1),
+            sealing: FuturesOrdered::new(),
+            next_frame: 0,
+            frame_bytes: Vec::new(),
+            chunk_plain_bytes: Vec::new(),
+            parts,
+        })
+    }
+}
+
+impl BackupWriter {
+    /// The name that the object will have.
+    pub fn name(&self) -> &BackupName {
+        &self.name
+    }
+
+    /// Bytes stored, or on their way, so far.
+    pub fn stored_bytes(&self) -> u64 {
+        self.parts.stored_bytes
+    }
+
+    /// Takes plaintext; returns when there is room for more.
+    ///
+    /// # Errors
+    /// Those of the store. The writer must be aborted then.
+    pub async fn push(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            if let Some(chunk) = self.chunks.push(&mut bytes) {
+                self.seal(chunk).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals what is left, writes footer and trailer and makes the object visible and durable.
+    ///
+    /// # Errors
+    /// Those of the store; what was sent has been taken back as far as the store allowed.
+    pub async fn finish(mut self, facts: &FooterFacts) -> Result<WrittenBackup> {
+        match self.seal_rest(facts).await {
+            Ok(()) => {}
+            Err(error) => return Err(self.abort_after(error).await),
+        }
+        let plain_bytes = self.chunk_plain_bytes.iter().copied().map(u64::from).sum();
+        let stored_bytes = self.parts.stored_bytes;
+        match self.parts.commit().await {
+            Ok(()) => Ok(WrittenBackup { name: self.name, plain_bytes, stored_bytes }),
+            Err(error) => Err(self.abort_after(error).await),
+        }
+    }
+
+    /// Takes back everything that was sent.
+    ///
+    /// # Errors
+    /// Those of the store: the upload may be left behind then.
+    pub async fn abort(mut self) -> Result<()> {
+        self.sealing.clear();
+        self.parts.abort().await
+    }
+
+    /// Aborts because of `error`, which is returned; it says so where the abort failed as well.
+    pub async fn abort_after(self, error: Error) -> Error {
+        let key = self.parts.key.clone();
+        match self.abort().await {
+            Ok(()) => error,
+            Err(abort) => error.about(format!("(an unfinished upload of {key} may be left behind: {abort})")),
+        }
+    }
+
+    async fn seal(&mut self, chunk: Buffer) -> Result<()> {
+        while self.sealing.len() >= self.limits.threads {
+            self.take_sealed().await?;
+        }
+        let (sealer, number, mut frame) = (self.sealer.clone(), self.next_frame, self.frames.take());
+        self.next_frame =
+            number.checked_add(1).ok_or_else(|| Error::new(ErrorKind::Internal, "a backup has too many chunks"))?;
+        self.sealing.push_back(tokio::task::spawn_blocking(move || {
+            sealer.chunk(number, &chunk, &mut frame)?;
+            let plain_bytes =
+                u32::try_from(chunk.len()).map_err(|_| Error::new(ErrorKind::Internal, "a chunk is over 4 GiB"))?;
+            Ok(SealedChunk { frame, plain_bytes })
+        }));
+        Ok(())
+    }
+
+    /// Waits for the oldest chunk that is being sealed, and sends its frame on its way.
+    async fn take_sealed(&mut self) -> Result<()> {
+        let Some(sealed) = self.sealing.next().await else { return Ok(()) };
+        let SealedChunk { frame, plain_bytes } = sealed.map_err(lost_task)??;
+        self.frame_bytes.push(frame.len() as u32);
+        self.chunk_plain_bytes.push(plain_bytes);
+        self.parts.push(&frame).await
+    }
+
+    async fn seal_rest(&mut self, facts: &FooterFacts) -> Result<()> {
+        let chunks = std::mem::replace(&mut self.chunks, Cutter::new(1, 0));
+        if let Some(chunk) = chunks.finish() {
+            self.seal(chunk).await?;
+        }
+        while !self.sealing.is_empty() {
+            self.take_sealed().await?;
+        }
+        let footer = facts.encode(self.frame_bytes.clone(), self.chunk_plain_bytes.clone());
+        let mut frame = self.frames.take();
+        self.sealer.footer(self.next_frame, &self.name.to_string(), &footer, &mut frame)?;
+        if footer.len().max(frame.len()) > MAX_FOOTER_BYTES {
+            return Err(Error::new(ErrorKind::Internal, format!("the footer of {} is too large", self.name)));
+        }
+        self.parts.push(&frame).await?;
+        self.parts.push(&Trailer { footer_frame_bytes: frame.len() as u32 }.encode()).await
+    }
+}
+
+impl std::fmt::Debug for BackupWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BackupWriter({})", self.name)
+    }
+}
+
+/// Whether the store knows of an upload of ours.
+enum UploadState {
+    NotBegun,
+    /// The store was asked, and has not answered yet: it may know of an upload whose id we do not.
+    Asked,
+    Begun(Arc<dyn Upload>),
+}
+
+/// Sends stored bytes as parts, a bounded number at once; as a single PUT where they do not fill one.
+struct PartSender {
+    store: Arc<dyn ObjectStore>,
+    key: String,
+    limits: WriteLimits,
+    parts: Cutter,
+    /// The preamble and header, until the first bytes follow.
+    header: Option<EncodedHeader>,
+    upload: UploadState,
+    sending: FuturesUnordered<JoinHandle<Result<()>>>,
+    next_part: u32,
+    stored_bytes: u64,
+}
+
+impl PartSender {
+    fn new(store: Arc<dyn ObjectStore>, key: String, limits: WriteLimits, header: EncodedHeader) -> Self {
+        let parts = Cutter::new(limits.part_bytes, limits.parallel_parts + 1);
+        Self {
+            store,
+            key,
+            limits,
+            parts,
+            header: Some(header),
+            upload: UploadState::NotBegun,
+            sending: FuturesUnordered::new(),
+            next_part: 1,
+            stored_bytes: 0,
+        }
+    }
+
+    async fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Some(header) = self.header.take() {
+            self.cut(&header.bytes).await?;
+        }
+        self.cut(bytes).await
+    }
+
+    async fn cut(&mut self, mut bytes: &[u8]) -> Result<()> {
+        self.stored_bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            if let Some(part) = self.parts.push(&mut bytes) {
+                self.send(part.into_bytes()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, part: Bytes) -> Result<()> {
+        while self.sending.len() >= self.limits.parallel_parts.max(1) {
+            self.acknowledged().await?;
+        }
+        let number = PartNumber(self.next_part);
+        if number > PartNumber::MAX {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("{} needs more than {} parts", self.key, PartNumber::MAX.0),
+            )
+            .hint("raise --min-chunk-size"));
+        }
+        self.next_part += 1;
+        let upload = self.upload().await?;
+        self.sending.push(tokio::spawn(async move { upload.put_part(number, part).await }));
+        Ok(())
+    }
+
+    async fn upload(&mut self) -> Result<Arc<dyn Upload>> {
+        if let UploadState::Begun(upload) = &self.upload {
+            return Ok(upload.clone());
+        }
+        self.upload = UploadState::Asked;
+        let upload = self.store.start_upload(&self.key, self.limits.part_bytes as u64).await?;
+        self.upload = UploadState::Begun(upload.clone());
+        Ok(upload)
+    }
+
+    async fn acknowledged(&mut self) -> Result<()> {
+        match self.sending.next().await {
+            Some(sent) => sent.map_err(lost_task)?,
+            None => Ok(()),
+        }
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        let rest = std::mem::replace(&mut self.parts, Cutter::new(1, 0)).finish().map(Buffer::into_bytes);
+        if matches!(self.upload, UploadState::NotBegun) {
+            return self.store.put(&self.key, rest.unwrap_or_default()).await;
+        }
+        if let Some(rest) = rest {
+            self.send(rest).await?;
+        }
+        while !self.sending.is_empty() {
+            self.acknowledged().await?;
+        }
+        self.upload().await?.complete().await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        // A part that arrives after the abort would be left behind: wait until none is under way.
+        self.sending.iter().for_each(JoinHandle::abort);
+        while self.sending.next().await.is_some() {}
+        match std::mem::replace(&mut self.upload, UploadState::NotBegun) {
+            UploadState::NotBegun => Ok(()),
+            UploadState::Begun(upload) => upload.abort().await,
+            UploadState::Asked => {
+                // Nobody else uploads to this key: it has our nonce.
+                for pending in self.store.pending_uploads(&self.key).await? {
+                    self.store.abort_pending(&pending).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn lost_task(error: tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "a task of the backup ended by itself").caused_by(error)
+}

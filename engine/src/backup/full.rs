@@ -1,0 +1,175 @@
+//! One full: etcd's snapshot stream straight into the archive.
+//!
+//! The order matters. First the seam: a linearizable read through the pinned member gives L, and a watch gives the
+//! records of L. Then the stream, so that the image's own revision is L or later. The object is committed only after
+//! the stream has ended with the SHA-256 that etcd sent; on every other path it is taken back.
+
+use std::collections::BTreeMap;
+
+use crate::archive::{Archive, BackupWriter, WriteLimits};
+use crate::clock::UnixMillis;
+use crate::error::{Error, Result};
+use crate::etcd::{EtcdOptions, Identity, Member, MemberStatus, Proof, SeamCapture, SnapshotStream};
+use crate::format::{
+    BackupName, FooterFacts, KeyId, LineageId, NameKind, ObjectNonce, Seam, SeamProof, Source, history_at_seam,
+};
+use crate::monitor::{Event, Phase};
+use crate::run::RunContext;
+
+/// What to back up, and how.
+#[derive(Debug, Clone)]
+pub struct FullRequest {
+    /// The source.
+    pub etcd: EtcdOptions,
+    /// Bounds and compression.
+    pub limits: WriteLimits,
+    /// Stored with the backup and shown.
+    pub labels: BTreeMap<String, String>,
+    /// Of etcdbr; stored with the backup.
+    pub tool_version: String,
+}
+
+/// A full that is durable.
+#[derive(Debug, Clone)]
+pub struct FullSummary {
+    /// Its name.
+    pub name: BackupName,
+    /// The key that it is encrypted with.
+    pub key_id: Option<KeyId>,
+    /// The pinned member.
+    pub source: Source,
+    /// Bytes of the image.
+    pub plain_bytes: u64,
+    /// Bytes of the object.
+    pub stored_bytes: u64,
+    /// When work began.
+    pub started: UnixMillis,
+    /// When the object was durable.
+    pub finished: UnixMillis,
+    /// As requested.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What is settled before the stream begins.
+struct Prepared {
+    name: BackupName,
+    source: Source,
+    seam: Seam,
+    stream: SnapshotStream,
+}
+
+/// Takes one full in a lineage of its own.
+///
+/// # Errors
+/// Those of etcd and of the store; `Refused` for an unencrypted backup into an archive that has encrypted ones;
+/// `Interrupted`. No object exists then, and no upload is left.
+pub async fn take_full(archive: &Archive, request: &FullRequest, context: &RunContext) -> Result<FullSummary> {
+    let started = context.clock.now();
+    let Prepared { name, source, seam, mut stream } =
+        context.unless_stopped(prepare(archive, request, started, context)).await?;
+    let total_bytes = source.db_bytes.max(stream.expected_bytes());
+    context.monitor.tell(Event::Begin { phase: Phase::Backup, total_bytes });
+    let mut writer = archive.writer(name, request.limits)?;
+    let plain_sha256 = match context.unless_stopped(transfer(&mut stream, &mut writer, context)).await {
+        Ok(sha256) => sha256,
+        Err(error) => return Err(writer.abort_after(error).await),
+    };
+    let history = history_at_seam(&name.lineage, seam.revision);
+    let facts = FooterFacts {
+        plain_sha256,
+        revisions: (seam.revision, seam.revision),
+        seam: Some(seam),
+        hash_kv: Vec::new(),
+        source,
+        history: (history, history),
+        labels: request.labels.clone(),
+        tool_version: request.tool_version.clone(),
+        started,
+        finished: context.clock.now(),
+    };
+    let written = writer.finish(&facts).await?;
+    context.monitor.tell(Event::End(Phase::Backup));
+    Ok(FullSummary {
+        name: written.name,
+        key_id: archive.keyring().ids().first().copied(),
+        source: facts.source,
+        plain_bytes: written.plain_bytes,
+        stored_bytes: written.stored_bytes,
+        started,
+        finished: context.clock.now(),
+        labels: facts.labels,
+    })
+}
+
+async fn prepare(
+    archive: &Archive,
+    request: &FullRequest,
+    started: UnixMillis,
+    context: &RunContext,
+) -> Result<Prepared> {
+    let catalogue = archive.catalogue().await?;
+    archive.check_encryption_policy(&catalogue).await?;
+    if archive.keyring().is_empty() {
+        context.note("no encryption key was given: this backup is not encrypted (`etcdbr keygen` makes a key)");
+    }
+    let member = Member::pin(&request.etcd, &*context.monitor).await?;
+    let revision = member.linearizable_revision().await?;
+    let status = member.status().await?;
+    let capture = member.seam(revision).await?;
+    if let Proof::Unproven(reason) = &capture.proof {
+        context.note(format!("revision {revision} has no records to prove continuity with ({reason:?})"));
+    }
+    let stream = member.snapshot().await?;
+    let name = BackupName {
+        lineage: LineageId::new(started, status.cluster)?,
+        kind: NameKind::Full { seam: revision },
+        created: started,
+        nonce: ObjectNonce::random()?,
+    };
+    let source = source(member.identity(), &status);
+    context.note(format!(
+        "streaming {} (member {}, etcd {}) at revision {revision} into {}",
+        source.endpoint,
+        source.member,
+        source.etcd_version,
+        archive.describe()
+    ));
+    Ok(Prepared { name, source, seam: seam(capture), stream })
+}
+
+/// Moves the image; returns its SHA-256, which etcd's own has been compared with.
+async fn transfer(stream: &mut SnapshotStream, writer: &mut BackupWriter, context: &RunContext) -> Result<[u8; 32]> {
+    /// Bytes between two reports of progress.
+    const REPORT_BYTES: u64 = 4 << 20;
+    let mut reported = 0;
+    while let Some(bytes) = stream.next().await? {
+        writer.push(&bytes).await?;
+        if stream.image_bytes() - reported >= REPORT_BYTES {
+            reported = stream.image_bytes();
+            context.monitor.tell(Event::Progress { plain_bytes: reported, stored_bytes: writer.stored_bytes() });
+        }
+    }
+    stream.sha256().ok_or_else(|| Error::new(crate::ErrorKind::Internal, "the snapshot stream ended without a verdict"))
+}
+
+fn source(identity: &Identity, status: &MemberStatus) -> Source {
+    Source {
+        cluster: status.cluster,
+        member: status.member,
+        member_name: identity.name.clone().unwrap_or_default(),
+        endpoint: identity.endpoint.clone(),
+        etcd_version: status.version.clone(),
+        raft_term: status.raft_term,
+        raft_index: status.raft_index,
+        db_bytes: status.db_bytes,
+        db_bytes_in_use: status.db_bytes_in_use,
+    }
+}
+
+fn seam(capture: SeamCapture) -> Seam {
+    let proof = match capture.proof {
+        Proof::Proven => SeamProof::Proven,
+        Proof::Unproven(_) => SeamProof::Unproven,
+    };
+    Seam { revision: capture.revision, records: capture.records, proof }
+}

@@ -1,0 +1,182 @@
+//! A whole bbolt file as bytes: its meta, its pages by number, its buckets by name.
+
+use super::cursor::Cursor;
+use super::layout::{BUCKET_HEADER_BYTES, Meta, PAGE_HEADER_BYTES, PageId, page_sizes, u64_at};
+use super::page::{Holds, Page, damaged};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A bbolt file, open for reading.
+///
+/// Every read is checked against the bytes and the high-water mark: bytes that are not a bbolt file give an error,
+/// never a panic, whatever they are.
+#[derive(Debug, Clone, Copy)]
+pub struct BoltFile<'a> {
+    bytes: &'a [u8],
+    meta: Meta,
+}
+
+/// One bucket of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Bucket<'a> {
+    root: Root<'a>,
+    sequence: u64,
+}
+
+/// Where a bucket's tree starts.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Root<'a> {
+    /// A page of the file.
+    Page(PageId),
+    /// A leaf inside the bucket's own value.
+    Inline(&'a [u8]),
+}
+
+impl<'a> BoltFile<'a> {
+    /// Opens `bytes`, which may be longer than the file is used.
+    ///
+    /// Of the two metas the valid one with the higher transaction counts; one that reaches beyond the bytes is not
+    /// valid. Where meta 0 cannot be read, meta 1 is looked for at every page size there is.
+    ///
+    /// # Errors
+    /// `Damaged` where no meta is valid: not a database, or cut short.
+    pub fn open(bytes: &'a [u8]) -> Result<Self> {
+        let first = Meta::read(bytes, 0);
+        let second = match first {
+            Some(meta) => Meta::read(bytes, meta.page_size as usize),
+            None => page_sizes()
+                .filter_map(|size| Meta::read(bytes, size).filter(|meta| meta.page_size as usize == size))
+                .max_by_key(|meta| meta.txid),
+        };
+        let found = [first, second].into_iter().flatten();
+        let meta = found.clone().filter(|meta| used_bytes(meta).is_some_and(|used| used <= bytes.len() as u64));
+        match (meta.max_by_key(|meta| meta.txid), found.max_by_key(|meta| meta.txid)) {
+            (Some(meta), _) => Ok(Self { bytes, meta }),
+            (None, Some(meta)) => Err(Error::new(
+                ErrorKind::Damaged,
+                format!(
+                    "the database is cut short: {} bytes instead of {} pages of {} bytes",
+                    bytes.len(),
+                    meta.high_water,
+                    meta.page_size
+                ),
+            )),
+            (None, None) => {
+                Err(Error::new(ErrorKind::Damaged, "this is not an etcd database: neither of its meta pages is valid"))
+            }
+        }
+    }
+
+    /// The meta that counts.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Bytes of a page.
+    pub fn page_size(&self) -> usize {
+        self.meta.page_size as usize
+    }
+
+    /// Bytes of the file that are in use: what is longer is not part of it.
+    pub fn used_bytes(&self) -> u64 {
+        // Opening proved that this fits.
+        self.meta.high_water.0.saturating_mul(u64::from(self.meta.page_size))
+    }
+
+    /// The bucket of that name, if there is one.
+    ///
+    /// # Errors
+    /// `Damaged` where the root's tree does not parse.
+    pub fn bucket(&self, name: &[u8]) -> Result<Option<Bucket<'a>>> {
+        let mut cursor = Cursor::new(*self, Root::Page(self.meta.root), Holds::Buckets);
+        match cursor.seek(name)? {
+            Some(entry) if entry.key == name => Bucket::parse(name, entry.value).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// All buckets, by name ascending.
+    ///
+    /// # Errors
+    /// `Damaged` where the root's tree does not parse.
+    pub fn buckets(&self) -> Result<Vec<(&'a [u8], Bucket<'a>)>> {
+        self.raw_buckets()?.into_iter().map(|(name, value)| Ok((name, Bucket::parse(name, value)?))).collect()
+    }
+
+    /// All buckets as the root holds them: name and value (bucket header, inline page).
+    pub(super) fn raw_buckets(&self) -> Result<Vec<(&'a [u8], &'a [u8])>> {
+        let mut cursor = Cursor::new(*self, Root::Page(self.meta.root), Holds::Buckets);
+        let mut buckets = Vec::new();
+        let mut entry = cursor.first()?;
+        while let Some(bucket) = entry {
+            buckets.push((bucket.key, bucket.value));
+            entry = cursor.next()?;
+        }
+        Ok(buckets)
+    }
+
+    /// A cursor over the entries of `bucket`.
+    pub fn cursor(&self, bucket: &Bucket<'a>) -> Cursor<'a> {
+        Cursor::new(*self, bucket.root, Holds::Values)
+    }
+
+    /// Page `id` with its overflow.
+    pub(super) fn page(&self, id: PageId, holds: Holds) -> Result<Page<'a>> {
+        let outside = || damaged(id, format!("is outside it (it has {})", self.meta.high_water));
+        if id.0 < 2 || id >= self.meta.high_water {
+            return Err(outside());
+        }
+        // Below the high-water mark, which is inside the bytes: neither product nor sum can overflow.
+        let start = usize::try_from(id.0).map_err(|_| outside())? * self.page_size();
+        let header = self.bytes.get(start..start + PAGE_HEADER_BYTES).ok_or_else(outside)?;
+        let overflow = Page::overflow_of(header).ok_or_else(outside)?;
+        if u64::from(overflow) >= self.meta.high_water.0 - id.0 {
+            return Err(damaged(id, format!("claims {overflow} more pages than are left")));
+        }
+        let len = (overflow as usize + 1) * self.page_size();
+        Page::open(id, self.bytes.get(start..start + len).ok_or_else(outside)?, holds)
+    }
+
+    /// The page at which `root` starts.
+    pub(super) fn root_page(&self, root: Root<'a>, holds: Holds) -> Result<Page<'a>> {
+        match root {
+            Root::Page(id) => self.page(id, holds),
+            Root::Inline(bytes) => {
+                let page = Page::open(PageId(0), bytes, holds)?;
+                match page.child(0) {
+                    None if page.overflow() == 0 => Ok(page),
+                    _ => Err(damaged(page.id(), "is more than one leaf")),
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Bucket<'a> {
+    /// Reads what the root holds of bucket `name`.
+    pub(super) fn parse(name: &[u8], value: &'a [u8]) -> Result<Self> {
+        let parsed = || {
+            let root = PageId(u64_at(value, 0)?);
+            let sequence = u64_at(value, 8)?;
+            let inline = value.get(BUCKET_HEADER_BYTES..)?;
+            Some(Self { root: if root.0 == 0 { Root::Inline(inline) } else { Root::Page(root) }, sequence })
+        };
+        parsed().ok_or_else(|| {
+            let name = String::from_utf8_lossy(name).into_owned();
+            Error::new(ErrorKind::Damaged, format!("bucket {name} of the database has no header"))
+        })
+    }
+
+    /// Where its tree starts.
+    pub(super) fn root(&self) -> Root<'a> {
+        self.root
+    }
+
+    /// Its sequence number.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+fn used_bytes(meta: &Meta) -> Option<u64> {
+    meta.high_water.0.checked_mul(u64::from(meta.page_size))
+}

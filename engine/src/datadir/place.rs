@@ -1,0 +1,302 @@
+//! Where a data directory is built, and the one rename that puts it in place.
+//!
+//! No data dir yet: it is built beside its place, as `<parent>/.<name>.etcdbr-<id>/`, and renamed as a whole. A data
+//! dir that exists (a mount point, a volume, a parent that is not ours to write) keeps its owner, mode and attributes:
+//! the stage is `<data-dir>/.etcdbr-<id>/`, and only `member` is renamed. Whoever stages holds a lock on the stage; a
+//! stage without a lock is what a killed restore left, and is removed.
+//!
+//! Invariant: nothing is ever removed but stages and the parents that this very restore created, and nothing is
+//! replaced.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, statvfs};
+use rustix::io::Errno;
+
+use super::stage::Durability;
+use crate::error::{Error, ErrorKind, Result};
+
+/// What stands between the hidden name of a stage and its id.
+const STAGE_MARK: &str = "etcdbr-";
+/// What a file system creates in its root.
+const LOST_AND_FOUND: &str = "lost+found";
+/// What makes a directory an etcd data directory.
+const MEMBER: &str = "member";
+
+/// Where the stage is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// Beside a data dir that does not exist.
+    Beside,
+    /// In a data dir that exists.
+    Inside,
+}
+
+/// A stage that is ours; dropped, it is removed.
+#[derive(Debug)]
+pub(super) struct Place {
+    data_dir: PathBuf,
+    stage: PathBuf,
+    side: Side,
+    /// Parents that were created for it, outermost first.
+    created: Vec<PathBuf>,
+    /// Holds the lock for as long as it is open.
+    _lock: Option<File>,
+    installed: bool,
+}
+
+impl Place {
+    /// Makes an empty, locked stage for `data_dir` on a file system with `needed_bytes` to spare.
+    ///
+    /// # Errors
+    /// `Refused` where the data dir is not empty or another restore is under way; `Invalid` for a path that names no
+    /// directory; `Local` where there is not enough space or the file system refuses.
+    pub(super) fn claim(data_dir: &Path, id: &str, needed_bytes: u64) -> Result<Self> {
+        let data_dir = normal(data_dir)?;
+        let (side, parent, prefix) = match fs::metadata(&data_dir) {
+            Ok(found) if found.is_dir() => (Side::Inside, data_dir.clone(), OsString::from(".")),
+            Ok(_) => return Err(Error::new(ErrorKind::Invalid, format!("{} is not a directory", data_dir.display()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (parent, prefix) = beside(&data_dir)?;
+                (Side::Beside, parent, prefix)
+            }
+            Err(error) => return Err(Error::file("look at", &data_dir, error)),
+        };
+        if side == Side::Inside {
+            refuse_content(&data_dir)?;
+        }
+        check_space(&parent, needed_bytes)?;
+        let mut name = prefix.clone();
+        name.push(STAGE_MARK);
+        name.push(id);
+        let stage = parent.join(name);
+        let mut place = Self { data_dir, stage, side, created: Vec::new(), _lock: None, installed: false };
+        place.create_parents(&parent)?;
+        place.create_stage()?;
+        remove_leftovers(&parent, &prefix, &place.stage)?;
+        Ok(place)
+    }
+
+    /// Where `member` is built.
+    pub(super) fn member_dir(&self) -> PathBuf {
+        self.stage.join(MEMBER)
+    }
+
+    /// The data dir that it will be.
+    pub(super) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Puts what was built in its place.
+    ///
+    /// # Errors
+    /// `Refused` where something has come into its place meanwhile; `Local` where the file system refuses.
+    pub(super) fn install(mut self, durability: Durability) -> Result<PathBuf> {
+        match self.side {
+            Side::Beside => {
+                sync_dir(&self.stage, durability)?;
+                rename_into_nothing(&self.stage, &self.data_dir)?;
+                self.installed = true;
+            }
+            Side::Inside => {
+                refuse_content(&self.data_dir)?;
+                rename_into_nothing(&self.member_dir(), &self.data_dir.join(MEMBER))?;
+                self.installed = true;
+                // What is left is an empty directory that the next restore would remove as well.
+                let _ = fs::remove_dir(&self.stage);
+                sync_dir(&self.data_dir, durability)?;
+            }
+        }
+        let parent = self.data_dir.parent().map(or_here);
+        let created_in = self.created.iter().filter_map(|dir| dir.parent().map(or_here));
+        for dir in parent.filter(|_| self.side == Side::Beside).into_iter().chain(created_in) {
+            sync_dir(&dir, durability)?;
+        }
+        Ok(self.data_dir.clone())
+    }
+
+    fn create_parents(&mut self, parent: &Path) -> Result<()> {
+        let missing: Vec<_> = parent.ancestors().take_while(|dir| !or_here(dir).exists()).collect();
+        for dir in missing.into_iter().rev() {
+            fs::create_dir(dir).map_err(|error| Error::file("create", dir, error))?;
+            self.created.push(dir.to_owned());
+        }
+        Ok(())
+    }
+
+    fn create_stage(&mut self) -> Result<()> {
+        let create = DirBuilder::new().mode(0o700).create(&self.stage);
+        create.map_err(|error| Error::file("create", &self.stage, error))?;
+        // The mode that was asked for, whatever the umask.
+        let mode = fs::set_permissions(&self.stage, fs::Permissions::from_mode(0o700));
+        mode.map_err(|error| Error::file("set the mode of", &self.stage, error))?;
+        let lock = File::open(&self.stage).map_err(|error| Error::file("open", &self.stage, error))?;
+        let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        // Until the lock was held another restore could take this stage for a leftover.
+        let still_there = fs::metadata(&self.stage).is_ok_and(|found| {
+            lock.metadata().is_ok_and(|held| (held.dev(), held.ino()) == (found.dev(), found.ino()))
+        });
+        match locked {
+            Err(Errno::WOULDBLOCK) => Err(under_way(&self.stage)),
+            _ if !still_there => Err(under_way(&self.stage)),
+            // A file system without locks: then nobody else can lock there either.
+            _ => {
+                self._lock = Some(lock);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    /// Takes back what was made, so that a failed restore leaves the target as it was.
+    fn drop(&mut self) {
+        if self.installed {
+            return;
+        }
+        let _ = fs::remove_dir_all(&self.stage);
+        // Only empty ones go.
+        for dir in self.created.iter().rev() {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
+/// `path` without a slash at its end or dots in between.
+fn normal(path: &Path) -> Result<PathBuf> {
+    let normal: PathBuf = path.components().filter(|part| !matches!(part, Component::CurDir)).collect();
+    match (path.as_os_str().is_empty(), normal.as_os_str().is_empty()) {
+        (true, _) => Err(Error::new(ErrorKind::Invalid, "--data-dir is empty")),
+        (false, true) => Ok(PathBuf::from(".")),
+        (false, false) => Ok(normal),
+    }
+}
+
+/// The parent of a data dir that does not exist, and how the names of its stages begin.
+fn beside(data_dir: &Path) -> Result<(PathBuf, OsString)> {
+    if fs::symlink_metadata(data_dir).is_ok() {
+        let message = format!("{} is a symbolic link to nothing", data_dir.display());
+        return Err(Error::new(ErrorKind::Invalid, message).hint("create the directory that it leads to"));
+    }
+    let (Some(parent), Some(name)) = (data_dir.parent(), data_dir.file_name()) else {
+        return Err(Error::new(ErrorKind::Invalid, format!("{} cannot become a directory", data_dir.display())));
+    };
+    let mut prefix = OsString::from(".");
+    prefix.push(name);
+    prefix.push(".");
+    Ok((or_here(parent), prefix))
+}
+
+/// The empty path is the current directory.
+fn or_here(path: &Path) -> PathBuf {
+    if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() }
+}
+
+/// Refuses a data dir that holds anything but `lost+found` and stages.
+fn refuse_content(data_dir: &Path) -> Result<()> {
+    let member = data_dir.join(MEMBER);
+    if fs::symlink_metadata(&member).is_ok() {
+        if is_locked(&member.join("snap").join("db")) {
+            let message = format!("an etcd is running on {}", data_dir.display());
+            return Err(Error::new(ErrorKind::Refused, message).hint("restore into another --data-dir"));
+        }
+        let message = format!("{} already holds a member", data_dir.display());
+        return Err(Error::new(ErrorKind::Refused, message).hint("move it away, or restore into another --data-dir"));
+    }
+    let mut names = names_in(data_dir)?;
+    names.sort();
+    match names.iter().find(|name| *name != LOST_AND_FOUND && !is_stage(name, OsStr::new("."))) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("{} is not empty: it holds {}", data_dir.display(), name.display());
+            Err(Error::new(ErrorKind::Refused, message).hint("empty it, or restore into another --data-dir"))
+        }
+    }
+}
+
+/// Whether an etcd has the database open: it holds a lock on it then.
+fn is_locked(db: &Path) -> bool {
+    File::open(db).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))
+}
+
+/// Removes the stages that nobody holds any more.
+fn remove_leftovers(parent: &Path, prefix: &OsStr, own: &Path) -> Result<()> {
+    for stage in names_in(parent)?.iter().filter(|name| is_stage(name, prefix)).map(|name| parent.join(name)) {
+        let is_dir = fs::symlink_metadata(&stage).is_ok_and(|found| found.is_dir());
+        if stage == own || !is_dir {
+            continue;
+        }
+        let lock = File::open(&stage).map_err(|error| Error::file("open", &stage, error))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Err(under_way(&stage)),
+            _ => fs::remove_dir_all(&stage).map_err(|error| Error::file("remove the leftover", &stage, error))?,
+        }
+    }
+    Ok(())
+}
+
+fn is_stage(name: &OsStr, prefix: &OsStr) -> bool {
+    let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+    rest.is_some_and(|rest| rest.starts_with(STAGE_MARK.as_bytes()))
+}
+
+fn names_in(dir: &Path) -> Result<Vec<OsString>> {
+    let list = || fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>();
+    list().map_err(|error| Error::file("list", dir, error))
+}
+
+fn under_way(stage: &Path) -> Error {
+    let message = format!("another restore is under way in {}", stage.display());
+    Error::new(ErrorKind::Refused, message).hint("wait for it, or end it")
+}
+
+/// Compares what is needed with what the file system of `dir`, or of its nearest ancestor that exists, has to give.
+fn check_space(dir: &Path, needed_bytes: u64) -> Result<()> {
+    let Some(existing) = dir.ancestors().map(or_here).find(|dir| dir.exists()) else { return Ok(()) };
+    let stat = statvfs(&existing).map_err(|error| Error::file("look at", &existing, error.into()))?;
+    let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if available >= needed_bytes {
+        return Ok(());
+    }
+    let message = format!(
+        "not enough space for the restore: {needed_bytes} bytes are needed, the file system of {} has {available}",
+        existing.display()
+    );
+    Err(Error::new(ErrorKind::Local, message).hint("free some space or choose another --data-dir"))
+}
+
+/// Renames `from` to `to`, where there must be nothing.
+fn rename_into_nothing(from: &Path, to: &Path) -> Result<()> {
+    let taken = || {
+        Error::new(ErrorKind::Refused, format!("{} has come into being during the restore", to.display()))
+            .hint("nothing was replaced; find out who else writes there")
+    };
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => return Ok(()),
+        Err(Errno::EXIST | Errno::NOTEMPTY) => return Err(taken()),
+        // Not every file system can (NFS, some overlays).
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        Err(error) => return Err(Error::file("rename the stage to", to, error.into())),
+    }
+    // Between this look and the rename somebody could still create `to`. Another restore cannot, as it would have
+    // to hold this stage's lock; and a rename of a directory replaces an empty directory at most, so that no data can
+    // be lost even then.
+    if fs::symlink_metadata(to).is_ok() {
+        return Err(taken());
+    }
+    fs::rename(from, to).map_err(|error| Error::file("rename the stage to", to, error))
+}
+
+/// Makes the names in `dir` durable.
+pub(super) fn sync_dir(dir: &Path, durability: Durability) -> Result<()> {
+    match durability {
+        Durability::None => Ok(()),
+        Durability::Fsync => {
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| Error::file("sync", dir, error))
+        }
+    }
+}

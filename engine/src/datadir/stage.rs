@@ -1,0 +1,149 @@
+//! The first state of a restored data directory: the image is being written.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::image;
+use super::install::ReadyDataDir;
+use super::membership::Membership;
+use super::place::{Place, sync_dir};
+use super::{snap, wal};
+use crate::error::{Error, Result};
+
+/// Whether what is written survives a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Files, directories and names are synced before and after the rename.
+    #[default]
+    Fsync,
+    /// Nothing is synced: for tests and throw-away directories.
+    None,
+}
+
+/// Whether the WAL gets the 64 MB that etcd gives a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Preallocate {
+    /// As etcd does.
+    #[default]
+    Yes,
+    /// The file ends with its last record; every etcd starts on it as well.
+    No,
+}
+
+/// How a data directory is staged.
+#[derive(Debug, Clone)]
+pub struct StageOptions {
+    /// Whether it must survive a power cut.
+    pub durability: Durability,
+    /// The size of the WAL.
+    pub wal: Preallocate,
+    /// What tells this stage from others: random, and fit for a file name.
+    pub id: String,
+}
+
+/// A data directory that takes its image. Dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub struct StagedDataDir {
+    db: File,
+    written_bytes: u64,
+    options: StageOptions,
+    place: Place,
+}
+
+impl StagedDataDir {
+    /// Stages a data directory that will be `data_dir`; parents that are missing are created.
+    ///
+    /// `needed_bytes` is the size of the image and of what will be added to it; the WAL's is known here.
+    ///
+    /// # Errors
+    /// `Refused` where `data_dir` holds a member (saying so where an etcd runs on it), or anything else but
+    /// `lost+found`, or where another restore is under way; `Invalid` where it cannot be a directory; `Local` where
+    /// there is not enough space or the file system refuses. Nothing is changed then.
+    pub fn create(data_dir: &Path, needed_bytes: u64, options: &StageOptions) -> Result<Self> {
+        let wal_bytes = if options.wal == Preallocate::Yes { wal::SEGMENT_BYTES } else { 0 };
+        let place = Place::claim(data_dir, &options.id, needed_bytes.saturating_add(wal_bytes))?;
+        for dir in [place.member_dir(), snap_dir(&place), wal_dir(&place)] {
+            DirBuilder::new().mode(0o700).create(&dir).map_err(|error| Error::file("create", &dir, error))?;
+        }
+        let db = create_file(&db_path(&place))?;
+        Ok(Self { db, written_bytes: 0, options: options.clone(), place })
+    }
+
+    /// The data directory that this will be, without a slash at its end.
+    pub fn data_dir(&self) -> &Path {
+        self.place.data_dir()
+    }
+
+    /// Writes the next bytes of the image.
+    ///
+    /// # Errors
+    /// `Local` where the disk is full or refuses.
+    pub fn write_image(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.db.write_all(bytes);
+        written.map_err(|error| Error::file("write", &db_path(&self.place), error))?;
+        self.written_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Checks the image from end to end, makes it that of a new cluster of `membership`, and writes WAL and `.snap`.
+    ///
+    /// # Errors
+    /// `Damaged` where the image is not an etcd database in order; `Refused` where it holds a bucket that this version
+    /// does not know; `Local` where the disk is full or refuses.
+    pub fn finish(self, membership: &Membership) -> Result<ReadyDataDir> {
+        let path = db_path(&self.place);
+        let mut facts = image::rewrite(&self.db, membership, self.options.durability)
+            .map_err(|error| error.about(path.display()))?;
+        facts.written_bytes += self.written_bytes;
+        let (snap_dir, wal_dir) = (snap_dir(&self.place), wal_dir(&self.place));
+        let snap_path = snap_dir.join(snap::file_name(membership));
+        let mut snap = create_file(&snap_path)?;
+        self.write_through(&mut snap, &snap_path, &snap::encode(membership)?)?;
+        let wal_path = wal_dir.join(wal::FIRST_SEGMENT);
+        let mut wal = create_file(&wal_path)?;
+        if self.options.wal == Preallocate::Yes {
+            allocate(&wal, wal::SEGMENT_BYTES).map_err(|error| Error::file("allocate", &wal_path, error))?;
+        }
+        self.write_through(&mut wal, &wal_path, &wal::encode(membership)?)?;
+        for dir in [snap_dir, wal_dir, self.place.member_dir()] {
+            sync_dir(&dir, self.options.durability)?;
+        }
+        Ok(ReadyDataDir::new(self.place, facts, self.options.durability))
+    }
+
+    fn write_through(&self, file: &mut File, path: &Path, bytes: &[u8]) -> Result<()> {
+        let written = file.write_all(bytes).and_then(|()| match self.options.durability {
+            Durability::Fsync => file.sync_all(),
+            Durability::None => Ok(()),
+        });
+        written.map_err(|error| Error::file("write", path, error))
+    }
+}
+
+/// Gives `file` so many bytes, on disk where the file system can.
+fn allocate(file: &File, bytes: u64) -> std::io::Result<()> {
+    use rustix::io::Errno;
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(bytes),
+        done => Ok(done?),
+    }
+}
+
+fn create_file(path: &Path) -> Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
+    file.map_err(|error| Error::file("create", path, error))
+}
+
+fn snap_dir(place: &Place) -> PathBuf {
+    place.member_dir().join("snap")
+}
+
+fn wal_dir(place: &Place) -> PathBuf {
+    place.member_dir().join("wal")
+}
+
+fn db_path(place: &Place) -> PathBuf {
+    snap_dir(place).join("db")
+}

@@ -1,0 +1,184 @@
+//! The one place where what gRPC says becomes our error.
+//!
+//! etcd's errors are told apart by their text: its codes are too coarse (a learner is `Unavailable` on 3.5 and
+//! `FailedPrecondition` on 3.6, a missing user is `InvalidArgument`), its texts are part of its API.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use super::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind};
+
+const HINT_DOWN: &str = "check that the member runs and that --endpoints names its client URL";
+const HINT_SLOW: &str = "the member is overloaded or has no quorum: look at its log, then try again";
+const HINT_USER: &str = "give --etcd-username and --etcd-password of a user with the role root";
+const HINT_ROOT: &str = "etcd gives snapshots to users with the role root only";
+const HINT_LEARNER: &str = "point --endpoints at a voting member, or promote this one first";
+const HINT_CA: &str = "give the root that signed etcd's certificate with --cacert, and a host name that is in it";
+const HINT_CERT: &str = "give a client certificate that etcd trusts with --cert and --key";
+const HINT_HTTPS: &str = "if this member speaks TLS, write https:// in --endpoints";
+const HINT_HTTP: &str = "if this member does not speak TLS, write http:// in --endpoints";
+
+/// Why a question got no answer.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// etcd answered with an error, or the connection broke under the question.
+    Status(Box<Status>),
+    /// No connection could be made.
+    Transport(tonic::transport::Error),
+    /// Nothing came within this time.
+    Deadline(Duration),
+    /// An error of ours.
+    Ours(Error),
+}
+
+impl From<Status> for Fault {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+impl Fault {
+    /// Whether etcd says that the revision asked for is compacted.
+    pub(super) fn is_compacted(&self) -> bool {
+        self.says("required revision has been compacted")
+    }
+
+    /// Whether a fresh token may help.
+    pub(super) fn wants_token(&self) -> bool {
+        self.says("invalid auth token") || self.says("revision of auth store is old") || self.says("user name is empty")
+    }
+
+    /// Whether credentials were shown to an etcd whose authentication is off.
+    pub(super) fn is_auth_off(&self) -> bool {
+        self.says("authentication is not enabled")
+    }
+
+    fn says(&self, text: &str) -> bool {
+        matches!(self, Self::Status(status) if status.message().contains(text))
+    }
+
+    /// The error of `action` (as in "read its status") at `endpoint`, asked as `user`.
+    pub(super) fn into_error(self, endpoint: &Endpoint, user: Option<&str>, action: &str) -> Error {
+        let cannot = |why: &str| format!("{endpoint}: cannot {action}: {why}");
+        match self {
+            Self::Ours(error) => error.about(endpoint),
+            Self::Deadline(limit) => {
+                Error::new(ErrorKind::Unavailable, cannot(&format!("no answer within {limit:?}"))).hint(HINT_SLOW)
+            }
+            Self::Transport(error) => {
+                let (kind, why, hint) = connection_fault(&error);
+                Error::new(kind, cannot(&why)).hint(hint)
+            }
+            Self::Status(status) if status.source().is_some() => {
+                let (kind, why, hint) = connection_fault(status.as_ref());
+                Error::new(kind, cannot(&why)).hint(hint)
+            }
+            Self::Status(status) => {
+                let (kind, why, hint) = answered_fault(&status, user);
+                let error = Error::new(kind, cannot(&why));
+                if let Some(hint) = hint { error.hint(hint) } else { error }
+            }
+        }
+    }
+}
+
+/// A reason that etcd gave as text alone, when it cancelled a watch.
+pub(super) fn cancelled(reason: &str) -> Fault {
+    Status::new(Code::Cancelled, reason).into()
+}
+
+/// What etcd itself answered.
+fn answered_fault(status: &Status, user: Option<&str>) -> (ErrorKind, String, Option<&'static str>) {
+    let said = status.message();
+    let why = said.strip_prefix("etcdserver: ").unwrap_or(said);
+    let why = if why.is_empty() { status.code().to_string() } else { why.to_owned() };
+    let is = |text: &str| said.contains(text);
+    let as_user = match user {
+        Some(user) => format!("{why} (user {user:?})"),
+        None => format!("{why} (no user was given)"),
+    };
+    if is("permission denied") || status.code() == Code::PermissionDenied {
+        (ErrorKind::Denied, as_user, Some(HINT_ROOT))
+    } else if is("authentication failed") || is("user name is empty") || status.code() == Code::Unauthenticated {
+        (ErrorKind::Denied, as_user, Some(HINT_USER))
+    } else if is("not supported for learner") {
+        (ErrorKind::Refused, why, Some(HINT_LEARNER))
+    } else if is("required revision has been compacted") {
+        (ErrorKind::NotFound, why, None)
+    } else if status.code() == Code::Unimplemented {
+        (ErrorKind::Refused, format!("{why} (is this an etcd of 3.4 or later?)"), None)
+    } else {
+        (ErrorKind::Unavailable, why, Some(HINT_SLOW))
+    }
+}
+
+/// What went wrong below gRPC, told from the deepest cause.
+fn connection_fault(error: &(dyn StdError + 'static)) -> (ErrorKind, String, &'static str) {
+    let mut causes = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        causes.push(cause.to_string());
+        next = cause.source();
+    }
+    let all = causes.join(": ");
+    let root = causes.pop().unwrap_or_default();
+    let has = |texts: &[&str]| texts.iter().any(|text| all.contains(text));
+    if has(&["invalid peer certificate"]) {
+        (ErrorKind::Denied, root, HINT_CA)
+    } else if has(&["received fatal alert"]) {
+        (ErrorKind::Denied, root, HINT_CERT)
+    } else if has(&["InvalidContentType", "corrupt message"]) {
+        (ErrorKind::Unavailable, format!("it does not speak TLS ({root})"), HINT_HTTP)
+    } else if has(&["frame with invalid size", "PROTOCOL_ERROR", "http2 error", "h2 protocol error"]) {
+        (ErrorKind::Unavailable, root, HINT_HTTPS)
+    } else {
+        (ErrorKind::Unavailable, root, HINT_DOWN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error_of(status: Status) -> Error {
+        let mut options = super::super::EtcdOptions::new(["h:1"]);
+        options.credentials = None;
+        let endpoint = options.parsed_endpoints().unwrap().remove(0);
+        Fault::from(status).into_error(&endpoint, Some("ann"), "stream a snapshot")
+    }
+
+    #[test]
+    fn etcds_texts_decide_before_its_codes() {
+        let cases = [
+            (Code::InvalidArgument, "etcdserver: user name is empty", ErrorKind::Denied),
+            (
+                Code::InvalidArgument,
+                "etcdserver: authentication failed, invalid user ID or password",
+                ErrorKind::Denied,
+            ),
+            (Code::Unauthenticated, "etcdserver: invalid auth token", ErrorKind::Denied),
+            (Code::PermissionDenied, "etcdserver: permission denied", ErrorKind::Denied),
+            (Code::Unavailable, "etcdserver: rpc not supported for learner", ErrorKind::Refused),
+            (Code::FailedPrecondition, "etcdserver: rpc not supported for learner", ErrorKind::Refused),
+            (Code::Unimplemented, "unknown service etcdserverpb.Maintenance", ErrorKind::Refused),
+            (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted", ErrorKind::NotFound),
+            (Code::Unavailable, "etcdserver: no leader", ErrorKind::Unavailable),
+            (Code::Unavailable, "etcdserver: request timed out", ErrorKind::Unavailable),
+        ];
+        for (code, text, kind) in cases {
+            let error = error_of(Status::new(code, text));
+            assert_eq!(error.kind(), kind, "{text}");
+            assert!(error.message().starts_with("http://h:1: cannot stream a snapshot: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn permission_denied_names_the_user() {
+        let error = error_of(Status::permission_denied("etcdserver: permission denied"));
+        assert!(error.message().contains("\"ann\""), "{error}");
+        assert!(error.next_step().unwrap().contains("root"));
+    }
+}

@@ -1,0 +1,188 @@
+//! The pinned member: who it is, and where its history stands.
+
+use std::sync::Arc;
+
+use etcdbr_proto::etcdserverpb::cluster_client::ClusterClient;
+use etcdbr_proto::etcdserverpb::kv_client::KvClient;
+use etcdbr_proto::etcdserverpb::{MemberListRequest, RangeRequest, RangeResponse, ResponseHeader};
+
+use super::endpoint::EtcdOptions;
+use super::fault::Fault;
+use super::hash::{self, HashAnswer, HashAt};
+use super::pin;
+use super::seam::{self, SeamCapture};
+use super::session::Session;
+use super::snapshot::SnapshotStream;
+use super::status::{MemberStatus, ask_status};
+use crate::error::{Error, ErrorKind, Result};
+use crate::monitor::Monitor;
+use crate::revision::{ClusterId, MemberId, Revision};
+
+/// A key that nobody has: asking for it costs etcd one look into its index.
+const NO_KEY: &[u8] = b"\0";
+
+/// Who the pinned member is; it does not change while it is pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The member.
+    pub member: MemberId,
+    /// Its name, where it has one and the member list may be read.
+    pub name: Option<String>,
+    /// Where it is asked, as `scheme://host:port`.
+    pub endpoint: String,
+    /// The version of its etcd when it was pinned, as in `3.5.35`.
+    pub version: String,
+}
+
+/// One member, to which everything that a full needs is asked.
+#[derive(Clone)]
+pub struct Member {
+    session: Arc<Session>,
+    identity: Identity,
+}
+
+impl Member {
+    /// Asks all endpoints who they are and keeps one of them: a follower where there is one. Endpoints that do not
+    /// answer are told to `monitor` and skipped; so are learners; alarms are told.
+    ///
+    /// # Errors
+    /// `Invalid` for a bad endpoint or TLS file; `Unavailable` where nobody answers, `Denied` where credentials are
+    /// wanted or wrong; `Refused` for endpoints of two clusters and for learners alone.
+    pub async fn pin(options: &EtcdOptions, monitor: &dyn Monitor) -> Result<Self> {
+        let chosen = pin::choose(options, monitor).await?;
+        let session = chosen.session;
+        session.authenticate().await.map_err(|fault| session.error(fault, "authenticate"))?;
+        let status = chosen.status;
+        let identity = Identity {
+            cluster: status.cluster,
+            member: status.member,
+            name: name_of(&session, status.member).await,
+            endpoint: session.endpoint().to_string(),
+            version: status.version,
+        };
+        Ok(Self { session, identity })
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// How it is now.
+    ///
+    /// # Errors
+    /// As every question: `Unavailable`, `Denied`; `Refused` where another member answers.
+    pub async fn status(&self) -> Result<MemberStatus> {
+        let status = ask_status(&self.session).await.map_err(|fault| self.session.error(fault, "read its status"))?;
+        self.check_ids(status.cluster, status.member)?;
+        Ok(status)
+    }
+
+    /// The cluster's current revision, which this member has applied when this returns: a linearizable read through
+    /// it. 1 where nothing was ever written.
+    ///
+    /// # Errors
+    /// As every question; `Unavailable` also where the cluster has no quorum.
+    pub async fn linearizable_revision(&self) -> Result<Revision> {
+        let question = RangeRequest { key: NO_KEY.into(), limit: 1, keys_only: true, ..Default::default() };
+        let answer = self.range(question).await.map_err(|fault| self.session.error(fault, "read its revision"))?;
+        self.check_header(answer.header.as_ref())?;
+        Ok(Revision(answer.header.unwrap_or_default().revision))
+    }
+
+    /// The records of `revision` as a watch gives them, which is what proves later that capture met this history.
+    /// `revision` is what [`Self::linearizable_revision`] gave. Waits [`super::SEAM_WAIT`] at most and keeps
+    /// [`super::SEAM_BYTES_MAX`] at most; where the records are not to be had it says so and is no error.
+    ///
+    /// # Errors
+    /// As every question.
+    pub async fn seam(&self, revision: Revision) -> Result<SeamCapture> {
+        seam::capture(self, revision).await
+    }
+
+    /// Begins to stream the member's database. The server forces a commit first, so that the image holds at least
+    /// the revision that [`Self::linearizable_revision`] gave before.
+    ///
+    /// # Errors
+    /// As every question; `Denied` where the user is not root.
+    pub async fn snapshot(&self) -> Result<SnapshotStream> {
+        SnapshotStream::open(&self.session).await
+    }
+
+    /// etcd's own hash of all records. Stalls the member's writes (0.6 s a GiB): ask rarely, and a follower.
+    ///
+    /// # Errors
+    /// As every question; `NotFound` for a revision that is compacted.
+    pub async fn hash_kv(&self, at: HashAt) -> Result<HashAnswer> {
+        hash::ask(self, at).await
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Whether `revision` can still be read at this member.
+    ///
+    /// # Errors
+    /// As every question.
+    pub(super) async fn is_readable(&self, revision: Revision) -> Result<bool> {
+        let question = RangeRequest {
+            key: NO_KEY.into(),
+            limit: 1,
+            revision: revision.0,
+            serializable: true,
+            keys_only: true,
+            ..Default::default()
+        };
+        match self.range(question).await {
+            Ok(answer) => self.check_header(answer.header.as_ref()).map(|()| true),
+            Err(fault) if fault.is_compacted() => Ok(false),
+            Err(fault) => Err(self.session.error(fault, "read a revision")),
+        }
+    }
+
+    /// Refuses an answer that another member gave.
+    pub(super) fn check_header(&self, header: Option<&ResponseHeader>) -> Result<()> {
+        let header = header.copied().unwrap_or_default();
+        self.check_ids(ClusterId(header.cluster_id), MemberId(header.member_id))
+    }
+
+    fn check_ids(&self, cluster: ClusterId, member: MemberId) -> Result<()> {
+        let Identity { cluster: pinned_cluster, member: pinned, endpoint, .. } = &self.identity;
+        if (cluster, member) == (*pinned_cluster, *pinned) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Refused,
+            format!(
+                "{endpoint}: member {member} of cluster {cluster} answered where member {pinned} of cluster \
+                 {pinned_cluster} was asked"
+            ),
+        )
+        .hint(
+            "a load balancer or a service name stands before several members: name a member's own URL in --endpoints",
+        ))
+    }
+
+    async fn range(&self, question: RangeRequest) -> Result<RangeResponse, Fault> {
+        let limit = self.session.request_timeout();
+        self.session
+            .ask(question, limit, |channel, request| async move { KvClient::new(channel).range(request).await })
+            .await
+    }
+}
+
+/// A name is an ornament of the backup: a denial costs no more than that.
+async fn name_of(session: &Session, member: MemberId) -> Option<String> {
+    let question = MemberListRequest { linearizable: false };
+    let answer = session
+        .ask(question, session.request_timeout(), |channel, request| async move {
+            ClusterClient::new(channel).member_list(request).await
+        })
+        .await
+        .ok()?;
+    let listed = answer.members.into_iter().find(|listed| listed.id == member.0)?;
+    (!listed.name.is_empty()).then_some(listed.name)
+}

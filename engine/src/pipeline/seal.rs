@@ -1,0 +1,101 @@
+//! Chunk to frame: compress, protect.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::compress_bound;
+
+use super::protect::Protector;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Codec, FRAME_HEADER_BYTES, FrameHeader, FrameRole, TAG_BYTES};
+
+/// How hard to compress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompressionLevel {
+    /// Not at all.
+    None,
+    /// A level of zstd, 1 to 19.
+    Zstd(i32),
+}
+
+impl CompressionLevel {
+    /// The codec that the header names for it.
+    pub fn codec(self) -> Codec {
+        match self {
+            Self::None => Codec::Stored,
+            Self::Zstd(_) => Codec::Zstd,
+        }
+    }
+}
+
+impl Default for CompressionLevel {
+    /// zstd level 1: beside an etcd, CPU is dearer than bytes.
+    fn default() -> Self {
+        Self::Zstd(1)
+    }
+}
+
+/// Makes the frames of one object; many threads may use it at once.
+pub struct Sealer {
+    protector: Protector,
+    level: CompressionLevel,
+    idle: Mutex<Vec<Compressor<'static>>>,
+}
+
+impl Sealer {
+    /// A sealer for the object that `protector` belongs to.
+    pub fn new(protector: Protector, level: CompressionLevel) -> Self {
+        Self { protector, level, idle: Mutex::default() }
+    }
+
+    /// Writes chunk `number` as a frame into `frame`, replacing what is there.
+    ///
+    /// # Errors
+    /// `Internal` where zstd refuses.
+    pub fn chunk(&self, number: u32, plain: &[u8], frame: &mut Vec<u8>) -> Result<()> {
+        self.frame(number, FrameRole::Chunk, None, plain, frame)
+    }
+
+    /// Writes the footer, bound to the object's `name`, as frame `number`.
+    ///
+    /// # Errors
+    /// `Internal` where zstd refuses.
+    pub fn footer(&self, number: u32, name: &str, plain: &[u8], frame: &mut Vec<u8>) -> Result<()> {
+        self.frame(number, FrameRole::Footer, Some(name), plain, frame)
+    }
+
+    fn frame(&self, number: u32, role: FrameRole, name: Option<&str>, plain: &[u8], frame: &mut Vec<u8>) -> Result<()> {
+        frame.resize(FRAME_HEADER_BYTES + compress_bound(plain.len()), 0);
+        let payload_bytes = match self.level {
+            CompressionLevel::None => {
+                frame[FRAME_HEADER_BYTES..][..plain.len()].copy_from_slice(plain);
+                plain.len()
+            }
+            CompressionLevel::Zstd(level) => self.compress(level, plain, &mut frame[FRAME_HEADER_BYTES..])?,
+        };
+        frame.truncate(FRAME_HEADER_BYTES + payload_bytes);
+        let length = |bytes| u32::try_from(bytes).map_err(|_| Error::new(ErrorKind::Internal, "a frame is over 4 GiB"));
+        let header =
+            FrameHeader { number, payload_bytes: length(payload_bytes)?, plain_bytes: length(plain.len())?, role };
+        frame[..FRAME_HEADER_BYTES].copy_from_slice(&header.encode());
+        let tag: [u8; TAG_BYTES] = self.protector.protect(&header, name, &mut frame[FRAME_HEADER_BYTES..])?;
+        frame.extend_from_slice(&tag);
+        Ok(())
+    }
+
+    fn compress(&self, level: i32, plain: &[u8], payload: &mut [u8]) -> Result<usize> {
+        let refused = |error| Error::new(ErrorKind::Internal, "zstd cannot compress").caused_by(error);
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut compressor = idle.map_or_else(|| Compressor::new(level), Ok).map_err(refused)?;
+        let bytes = compressor.compress_to_buffer(plain, payload).map_err(refused)?;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(compressor);
+        Ok(bytes)
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sealer({:?}, {:?})", self.protector, self.level)
+    }
+}

@@ -1,0 +1,91 @@
+//! The SDK's HTTP over hyper with our rustls configuration.
+//!
+//! The SDK's own client takes no certificate verifier, so private and unchecked servers need this one; it serves
+//! every store, so that one piece of code is tried by all tests. HTTP/1.1 only: S3 speaks nothing else.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
+
+use crate::store::options::Pace;
+use crate::store::s3::pace::{Counted, Paced, Sent, watched};
+
+/// A connection unused for longer is closed: many load balancers drop them silently after 60 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Kept open per host between requests.
+const MAX_IDLE_CONNECTIONS: usize = 64;
+
+/// The client of one store; clones share connections.
+#[derive(Clone)]
+pub(super) struct Http {
+    client: Client<HttpsConnector<TcpConnector>, Counted>,
+    pace: Pace,
+}
+
+impl Http {
+    pub(super) fn new(tls: ClientConfig, pace: Pace) -> Self {
+        let mut tcp = TcpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(pace.connect_timeout));
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+            .build(connector);
+        Self { client, pace }
+    }
+
+    async fn send(self, request: HttpRequest, answer_timeout: Duration) -> Result<HttpResponse, ConnectorError> {
+        let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+        let sent = Arc::new(Sent::default());
+        let request = request.map(|body| Counted::new(body, Arc::clone(&sent)));
+        let answer = watched(self.client.request(request), &sent, &self.pace, answer_timeout)
+            .await
+            .map_err(|error| ConnectorError::timeout(error.into()))?
+            .map_err(|error| ConnectorError::io(error.into()))?;
+        let answer = answer.map(|body| SdkBody::from_body_1_x(Paced::new(body, self.pace)));
+        HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("pace", &self.pace).finish_non_exhaustive()
+    }
+}
+
+impl HttpClient for Http {
+    fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        let answer_timeout = settings.read_timeout().unwrap_or(self.pace.answer_timeout);
+        SharedHttpConnector::new(Connection { http: self.clone(), answer_timeout })
+    }
+}
+
+/// The client, for calls whose answers may take so long.
+#[derive(Debug)]
+struct Connection {
+    http: Http,
+    answer_timeout: Duration,
+}
+
+impl HttpConnector for Connection {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        HttpConnectorFuture::new(self.http.clone().send(request, self.answer_timeout))
+    }
+}
