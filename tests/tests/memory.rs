@@ -60,7 +60,7 @@ async fn a_large_database_goes_through_with_bounded_memory_and_no_temp_file() {
     let db_bytes = source.data_dir().join("member/snap/db").metadata().expect("a db").len();
     println!("database: {:.1} MB at revision {revision}", db_bytes as f64 / MB as f64);
 
-    Etcdbr::new(["keygen", "--output"]).arg(&key).succeed();
+    Etcdbr::new(["keygen", "--key-file"]).arg(&key).succeed();
     let store = |run: Etcdbr| {
         run.args(["--storage-provider", "Local", "--store-container"])
             .arg(&archive)
