@@ -119,7 +119,7 @@ db_size=$(size "$work/source/member/snap/db")
 
 say "3. etcdbr keygen, etcdbr snapshot --once: encrypted, into $archive"
 mkdir -p "$archive"
-"$etcdbr" keygen --output "$key" >"$work/keygen.log" 2>&1 || fail "keygen failed"
+"$etcdbr" keygen --key-file "$key" >"$work/keygen.log" 2>&1 || fail "keygen failed"
 start=$(now)
 "$etcdbr" snapshot --once --endpoints "$client" "${store[@]}" >"$work/snapshot.log" 2>&1 || fail "the backup failed"
 backup_time=$(since "$start")

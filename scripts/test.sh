@@ -7,9 +7,9 @@ cd "$(dirname "$here")"
 
 "$here/tools.sh" cc protoc etcd-3.4 etcd-3.5.1 etcd-3.5 etcd-3.6 etcd-3.7 minio
 
-# The tests run the binary as an operator would. Built first, and named, so that no test waits for a build.
-# All of the workspace, because the binary alone would be built with other features, and its dependencies twice.
-cargo build --locked --workspace
+# The tests run the binary as an operator would. Built first, and named, so that no test waits for a build; with the
+# whole workspace selected, so that its dependencies are built with the same features, once.
+cargo build --locked --workspace --bins
 ETCDBR_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug/etcdbr
 export ETCDBR_BIN
 # --no-fail-fast: one red crate does not hide the others. The last lines are the runner's own.

@@ -39,7 +39,7 @@ fn build() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     let profile_dir = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(workspace()).args(["build", "--locked", "--quiet", "--package", "etcdbr"]);
+    command.current_dir(workspace()).args(["build", "--locked", "--quiet", "--workspace", "--bins"]);
     if profile_dir.file_name() == Some(OsStr::new("release")) {
         command.arg("--release");
     }
@@ -50,6 +50,7 @@ fn build() -> PathBuf {
 /// An invocation to be.
 #[derive(Debug, Clone, Default)]
 pub struct Etcdbr {
+    program: Option<PathBuf>,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     current_dir: Option<PathBuf>,
@@ -78,6 +79,12 @@ impl Etcdbr {
     /// `etcdbr` with `args`.
     pub fn new<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Self {
         Self { args: args.into_iter().map(|arg| arg.as_ref().to_owned()).collect(), ..Self::default() }
+    }
+
+    /// Another program in place of the binary under test, such as the one of `make dist`.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = Some(path.into());
+        self
     }
 
     /// One more argument.
@@ -122,7 +129,8 @@ impl Etcdbr {
 
     /// Starts it and goes on.
     pub fn spawn(self) -> Running {
-        let mut command = Command::new(binary());
+        let program = self.program.unwrap_or_else(|| binary().to_owned());
+        let mut command = Command::new(&program);
         for (name, _) in std::env::vars_os() {
             if FOREIGN_VARIABLES.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
                 command.env_remove(name);
@@ -134,7 +142,7 @@ impl Etcdbr {
             command.current_dir(dir);
         }
         let started = Instant::now();
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
         let stdout = collect(child.stdout.take().expect("a pipe was asked for"));
         let stderr = collect(child.stderr.take().expect("a pipe was asked for"));
         let stop = Arc::new(AtomicBool::new(false));
@@ -291,14 +299,50 @@ fn open_files(pid: u32) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
+    fn shell(script: &str) -> Etcdbr {
+        Etcdbr::new(["-c", script]).program("/bin/sh")
+    }
+
     #[test]
-    fn the_memory_of_a_process_is_seen() {
-        assert!(rss_bytes(std::process::id()) > 64 * 1024);
+    fn output_and_exit_code_are_kept() {
+        let outcome = shell("echo out; echo err >&2; exit 3").run();
+        assert_eq!((outcome.code, outcome.stdout.as_str(), outcome.stderr.as_str()), (Some(3), "out\n", "err\n"));
+        outcome.assert_refused(&["err"]);
+    }
+
+    #[test]
+    fn the_peak_of_memory_is_seen() {
+        let outcome = shell("x=$(head -c 30000000 /dev/zero | tr '\\0' a); sleep 0.1; test ${#x} = 30000000").succeed();
+        assert!(outcome.peak_rss_bytes >= 30_000_000, "{}", outcome.peak_rss_bytes);
     }
 
     #[test]
     fn open_files_are_seen() {
-        let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        assert!(open_files(std::process::id()).contains(&file.path().to_owned()));
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("file");
+        let outcome = shell("exec 3>file; sleep 0.1").current_dir(dir.path()).succeed();
+        assert!(outcome.files.contains(&file), "{:?}", outcome.files);
+    }
+
+    #[test]
+    fn written_bytes_are_counted() {
+        // In the build's directory: the kernel counts nothing for a tmpfs, as /tmp often is.
+        let here = std::env::current_exe().expect("a path");
+        let dir = tempfile::tempdir_in(here.parent().expect("a directory")).expect("a temporary directory");
+        let outcome = shell("exec dd if=/dev/zero of=file bs=1M count=8").current_dir(dir.path()).succeed();
+        assert!(outcome.written_bytes >= 8 << 20, "{}", outcome.written_bytes);
+    }
+
+    #[test]
+    fn an_interrupt_arrives() {
+        let running = shell("trap 'exit 7' INT; echo ready > \"$READY\"; while :; do sleep 0.05; done");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let ready = dir.path().join("ready");
+        let running = running.env("READY", &ready).spawn();
+        while !ready.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        running.interrupt();
+        assert_eq!(running.wait().code, Some(7));
     }
 }

@@ -6,6 +6,8 @@ use etcd_client::{Client, Compare, CompareOp, DeleteOptions, PutOptions, Txn, Tx
 const TXN_OPS: usize = 128;
 /// The most bytes of one transaction; etcd refuses requests past 1.5 MiB.
 const TXN_BYTES: usize = 1 << 20;
+/// An object of 3 KiB fills one page of the database, near enough.
+const PAGE_BYTES: u64 = 4_120;
 /// How many transactions are in flight.
 const IN_FLIGHT: usize = 8;
 
@@ -57,7 +59,7 @@ impl Load {
 
     /// Enough objects of about 3 KiB that the database comes to `bytes`.
     pub fn sized(bytes: u64) -> Self {
-        let keys = usize::try_from(bytes / 3_400).expect("a size that fits memory");
+        let keys = usize::try_from(bytes / PAGE_BYTES).expect("a size that fits memory");
         Self { prefix: "/registry/".to_owned(), keys, value_bytes: 3_072, noise_percent: 15, seed: 1 }
     }
 

@@ -86,6 +86,7 @@ impl Server {
 }
 
 impl Drop for Server {
+    #[allow(clippy::print_stdout, reason = "the test runner keeps it for tests that fail")]
     fn drop(&mut self) {
         self.kill9();
         if std::thread::panicking() {

@@ -1,6 +1,10 @@
 //! One binary for everything that is seen from outside: two cores link once.
 
+#![allow(clippy::print_stdout, reason = "figures and skips are for the test runner to keep or show")]
+
+mod dist;
 mod etcd_live;
 mod etcd_source;
 mod harness;
+mod memory;
 mod tidy;

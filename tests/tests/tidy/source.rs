@@ -252,8 +252,8 @@ fn literal_length(rest: &str, before: Option<char>) -> usize {
             return rest[body..].find(&close).map_or(rest.len(), |end| body + end + close.len());
         }
     }
-    if rest.starts_with('\'') {
-        let mut following = rest[1..].chars();
+    if let Some(quoted) = rest.strip_prefix('\'') {
+        let mut following = quoted.chars();
         let first = following.next();
         // A lifetime has no closing quote after its first character.
         if first == Some('\\') || (first.is_some() && following.next() == Some('\'')) {
