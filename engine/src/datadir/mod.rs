@@ -16,6 +16,9 @@ mod snap;
 mod stage;
 mod wal;
 
+#[cfg(test)]
+mod tests;
+
 pub use image::{AuthState, ImageFacts};
 pub use install::{InstalledDataDir, ReadyDataDir};
 pub use membership::{Member, Membership, MembershipRequest};
