@@ -187,4 +187,15 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn with_no_key_alive_all_that_compaction_left_counts() {
+        let history = [put(2, 0, "a", "1", 2, 1, 0), put(3, 0, "a", "2", 2, 2, 0), delete(4, 0, "a")];
+        assert_eq!(hash(&history, 4, 3), hash(&history[1..], 4, -1));
+        assert_eq!(hash(&history[1..], 4, 3), hash(&history[1..], 4, -1));
+        // An alive one that compaction does not reach makes the difference.
+        let mut history = history.to_vec();
+        history.push(put(5, 0, "b", "1", 5, 1, 0));
+        assert_eq!(hash(&history, 5, 3), hash(&history[2..], 5, -1));
+    }
 }

@@ -467,14 +467,16 @@ fn too_little_space_is_told_with_numbers() {
 
 #[test]
 fn what_comes_into_the_place_meanwhile_is_not_replaced() {
-    for data_dir in ["", "etcd"] {
+    // Empty directories, which a plain rename would replace.
+    for (data_dir, newcomer) in [("", "member"), ("etcd", "etcd"), ("etcd", "etcd/member")] {
         let temp = TempDir::new().unwrap();
-        let data_dir = temp.path().join(data_dir);
-        let ready = ready(&data_dir, &image_of(&buckets())).unwrap();
-        // An empty one, which a plain rename would replace.
-        fs::create_dir_all(data_dir.join("member")).unwrap();
+        let ready = ready(&temp.path().join(data_dir), &image_of(&buckets())).unwrap();
+        let newcomer = temp.path().join(newcomer);
+        fs::create_dir_all(&newcomer).unwrap();
+        let before = fs::metadata(&newcomer).unwrap().ino();
         refusal(ready.install(), ErrorKind::Refused, &[]);
-        assert!(names(&data_dir.join("member")).is_empty());
-        assert_eq!(names(&data_dir), ["member"]);
+        assert_eq!(fs::metadata(&newcomer).unwrap().ino(), before);
+        assert!(names(&newcomer).is_empty());
+        assert_eq!(names(temp.path()).len(), 1, "the stage is gone");
     }
 }
