@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::file::{BoltFile, Bucket};
-use super::layout::{Meta, PageId};
+use super::layout::{FLAG_LEAF, Meta, PageId, page_header};
 use super::page::{Entry, Holds};
 use super::tree::{PageWriter, Tree};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +34,20 @@ pub struct Extended<W> {
     /// Offset and bytes of the two meta pages: to be written once all else is on disk. Both name the new root, so that
     /// not even a damaged meta leads back to the old one.
     pub metas: [(u64, Vec<u8>); 2],
+}
+
+/// The bytes of a file without buckets, of pages of `page_size` bytes: what a file that is written from nothing starts
+/// with.
+pub fn empty_file(page_size: u32) -> Vec<u8> {
+    let (root, high_water) = (PageId(2), PageId(3));
+    let mut bytes = Vec::new();
+    for page in [0, 1] {
+        bytes.extend_from_slice(&Meta { page_size, root, sequence: 0, high_water, txid: page }.encode(PageId(page)));
+        bytes.resize((page as usize + 1) * page_size as usize, 0);
+    }
+    bytes.extend_from_slice(&page_header(root, FLAG_LEAF, 0, 0));
+    bytes.resize(3 * page_size as usize, 0);
+    bytes
 }
 
 impl<'a, W: Write> Extension<'a, W> {

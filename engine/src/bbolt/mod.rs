@@ -20,7 +20,7 @@ mod tests;
 
 pub use check::{BucketFacts, TreeFacts, Visitor, check, check_visiting};
 pub use cursor::Cursor;
-pub use extend::{Extended, Extension};
+pub use extend::{Extended, Extension, empty_file};
 pub use file::{BoltFile, Bucket};
 pub use layout::{Meta, PageId};
 pub use page::Entry;

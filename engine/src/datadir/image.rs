@@ -13,7 +13,7 @@ use memmap2::Mmap;
 
 use super::lease::{Leases, lease_id};
 use super::membership::Membership;
-use super::mvcc::{compact_revision, key_and_lease, record_key_parts};
+use super::mvcc::{compact_revision, record_key_parts, stored_key};
 use super::stage::Durability;
 use super::wal::TERM;
 use crate::bbolt::{BoltFile, Bucket, Entry, Extension, TreeFacts, check_visiting};
@@ -132,7 +132,7 @@ fn examine(file: &BoltFile<'_>) -> Result<(ImageFacts, Leases)> {
         b"key" => {
             let (main, _, change) = record_key_parts(entry.key)?;
             last = last.max(main);
-            let about = key_and_lease(main, entry.value)?;
+            let about = stored_key(main, entry.value)?;
             if change == Change::Put { leases.refer(about.lease) } else { Ok(()) }
         }
         _ => Ok(()),

@@ -6,6 +6,7 @@
 //!
 //! This room uses `std::fs` and nothing else of the world: no network, no stores, no async.
 
+mod hash;
 mod image;
 mod install;
 mod lease;
@@ -16,6 +17,10 @@ mod snap;
 mod stage;
 mod wal;
 
+#[cfg(test)]
+mod tests;
+
+pub use hash::hash_kv;
 pub use image::{AuthState, ImageFacts};
 pub use install::{InstalledDataDir, ReadyDataDir};
 pub use membership::{Member, Membership, MembershipRequest};

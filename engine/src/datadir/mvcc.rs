@@ -53,25 +53,27 @@ pub(super) fn compact_revision(value: &[u8]) -> Result<Revision> {
 
 /// What a stored `mvccpb.KeyValue` is about; its value is passed over, not copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct KeyAndLease<'a> {
+pub(super) struct StoredKey<'a> {
     /// The user's key; empty only in the marker of a revision bump.
     pub(super) key: &'a [u8],
     /// The lease that it is attached to; 0 for none.
     pub(super) lease: i64,
+    /// How many puts its life has seen; 0 in a tombstone.
+    pub(super) version: i64,
 }
 
-/// Reads key and lease of a stored `mvccpb.KeyValue`.
+/// Reads key, lease and version of a stored `mvccpb.KeyValue`.
 ///
 /// # Errors
 /// `Damaged` where it does not parse: etcd would not start on it.
-pub(super) fn key_and_lease(revision: Revision, stored: &[u8]) -> Result<KeyAndLease<'_>> {
+pub(super) fn stored_key(revision: Revision, stored: &[u8]) -> Result<StoredKey<'_>> {
     scan(stored).ok_or_else(|| {
         Error::new(ErrorKind::Damaged, format!("a record of revision {revision} in the database does not parse"))
     })
 }
 
-fn scan(mut rest: &[u8]) -> Option<KeyAndLease<'_>> {
-    let mut found = KeyAndLease { key: &[], lease: 0 };
+fn scan(mut rest: &[u8]) -> Option<StoredKey<'_>> {
+    let mut found = StoredKey { key: &[], lease: 0, version: 0 };
     while !rest.is_empty() {
         let tag = varint(&mut rest)?;
         let (field, wire_type) = (tag >> 3, tag & 7);
@@ -84,7 +86,8 @@ fn scan(mut rest: &[u8]) -> Option<KeyAndLease<'_>> {
                     found.key = bytes;
                 }
             }
-            (2..=4, 0) => drop(varint(&mut rest)?),
+            (2 | 3, 0) => drop(varint(&mut rest)?),
+            (4, 0) => found.version = varint(&mut rest)? as i64,
             (6, 0) => found.lease = varint(&mut rest)? as i64, // two's complement, as protobuf has it
             _ => return None,
         }
@@ -137,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn key_and_lease_are_found_as_prost_finds_them() {
+    fn a_stored_key_is_found_as_prost_finds_it() {
         for lease in [0, 7, -5, i64::MAX, i64::MIN] {
             let kv = etcdbr_proto::mvccpb::KeyValue {
                 key: Bytes::from_static(b"/a"),
@@ -148,11 +151,11 @@ mod tests {
                 lease,
             };
             let stored = kv.encode_to_vec();
-            assert_eq!(key_and_lease(Revision(2), &stored).unwrap(), KeyAndLease { key: b"/a", lease });
+            assert_eq!(stored_key(Revision(2), &stored).unwrap(), StoredKey { key: b"/a", lease, version: 4 });
         }
-        assert_eq!(key_and_lease(Revision(2), b"").unwrap(), KeyAndLease { key: b"", lease: 0 });
+        assert_eq!(stored_key(Revision(2), b"").unwrap(), StoredKey { key: b"", lease: 0, version: 0 });
         for broken in [&b"\x0a\x05ab"[..], b"\x30", b"\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"\x0b"] {
-            assert_eq!(key_and_lease(Revision(2), broken).unwrap_err().kind(), ErrorKind::Damaged);
+            assert_eq!(stored_key(Revision(2), broken).unwrap_err().kind(), ErrorKind::Damaged);
         }
     }
 }

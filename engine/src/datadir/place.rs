@@ -44,8 +44,8 @@ pub(super) struct Place {
     side: Side,
     /// Parents that were created for it, outermost first.
     created: Vec<PathBuf>,
-    /// Holds the lock for as long as it is open.
-    _lock: Option<File>,
+    /// Holds the lock for as long as it is open; until then the stage is not ours.
+    lock: Option<File>,
     installed: bool,
 }
 
@@ -69,15 +69,16 @@ impl Place {
         if side == Side::Inside {
             refuse_content(&data_dir)?;
         }
-        check_space(&parent, needed_bytes)?;
         let mut name = prefix.clone();
         name.push(STAGE_MARK);
         name.push(id);
         let stage = parent.join(name);
-        let mut place = Self { data_dir, stage, side, created: Vec::new(), _lock: None, installed: false };
+        let mut place = Self { data_dir, stage, side, created: Vec::new(), lock: None, installed: false };
         place.create_parents(&parent)?;
         place.create_stage()?;
+        // Leftovers first: what they take is to be had.
         remove_leftovers(&parent, &prefix, &place.stage)?;
+        check_space(&place.stage, needed_bytes)?;
         Ok(place)
     }
 
@@ -145,7 +146,7 @@ impl Place {
             _ if !still_there => Err(under_way(&self.stage)),
             // A file system without locks: then nobody else can lock there either.
             _ => {
-                self._lock = Some(lock);
+                self.lock = Some(lock);
                 Ok(())
             }
         }
@@ -158,7 +159,9 @@ impl Drop for Place {
         if self.installed {
             return;
         }
-        let _ = fs::remove_dir_all(&self.stage);
+        if self.lock.is_some() {
+            let _ = fs::remove_dir_all(&self.stage);
+        }
         // Only empty ones go.
         for dir in self.created.iter().rev() {
             let _ = fs::remove_dir(dir);
@@ -254,17 +257,16 @@ fn under_way(stage: &Path) -> Error {
     Error::new(ErrorKind::Refused, message).hint("wait for it, or end it")
 }
 
-/// Compares what is needed with what the file system of `dir`, or of its nearest ancestor that exists, has to give.
-fn check_space(dir: &Path, needed_bytes: u64) -> Result<()> {
-    let Some(existing) = dir.ancestors().map(or_here).find(|dir| dir.exists()) else { return Ok(()) };
-    let stat = statvfs(&existing).map_err(|error| Error::file("look at", &existing, error.into()))?;
+/// Compares what is needed with what the file system of `stage` has to give.
+fn check_space(stage: &Path, needed_bytes: u64) -> Result<()> {
+    let stat = statvfs(stage).map_err(|error| Error::file("look at", stage, error.into()))?;
     let available = stat.f_bavail.saturating_mul(stat.f_frsize);
     if available >= needed_bytes {
         return Ok(());
     }
     let message = format!(
         "not enough space for the restore: {needed_bytes} bytes are needed, the file system of {} has {available}",
-        existing.display()
+        stage.parent().map(or_here).unwrap_or_default().display()
     );
     Err(Error::new(ErrorKind::Local, message).hint("free some space or choose another --data-dir"))
 }

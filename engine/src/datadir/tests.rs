@@ -1,0 +1,482 @@
+//! The room as a whole: an image becomes a data directory, or the target stays as it was.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use etcdbr_proto::mvccpb::KeyValue;
+use prost::Message;
+use rustix::fs::{FlockOperation, flock};
+use tempfile::TempDir;
+
+use super::*;
+use crate::bbolt::{BoltFile, Extension, check, empty_file};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{Change, Record};
+use crate::revision::Revision;
+
+type Buckets = BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>>;
+
+fn put(main: i64, key: &'static str, lease: i64) -> Record {
+    let kv = KeyValue {
+        key: Bytes::from(key),
+        create_revision: main,
+        mod_revision: main,
+        version: 1,
+        lease,
+        ..<_>::default()
+    };
+    Record { main: Revision(main), sub: 0, change: Change::Put, value: kv.encode_to_vec().into() }
+}
+
+fn revision_key(main: i64) -> Vec<u8> {
+    Record { main: Revision(main), sub: 0, change: Change::Put, value: Bytes::new() }.bucket_key()
+}
+
+/// The buckets of a small cluster that has lived: compacted, alarmed, with users and a lease.
+fn buckets() -> Buckets {
+    let bucket =
+        |entries: &[(&[u8], &[u8])]| entries.iter().map(|&(key, value)| (key.to_vec(), value.to_vec())).collect();
+    let records = (2..700).map(|main| put(main, "/a", if main == 9 { 77 } else { 0 }));
+    [
+        ("alarm", bucket(&[(b"\x08\x01\x10\x01", b"")])),
+        ("auth", bucket(&[(b"authEnabled", b"\x01"), (b"authRevision", b"\0\0\0\0\0\0\0\x01")])),
+        ("authRoles", bucket(&[])),
+        ("authUsers", bucket(&[(b"root", b"\x0a\x04root")])),
+        ("cluster", bucket(&[(b"clusterVersion", b"3.7.0"), (b"downgrade", b"{}")])),
+        ("key", records.map(|record| (record.bucket_key(), record.value.to_vec())).collect()),
+        ("lease", bucket(&[(&5_i64.to_be_bytes(), b"\x08\x05\x10\x3c")])),
+        ("members", bucket(&[(b"1", b"{\"id\":1}")])),
+        ("members_removed", bucket(&[(b"2", b"removed")])),
+        (
+            "meta",
+            bucket(&[
+                (b"consistent_index", b"\0\0\0\0\0\0\x10\0"),
+                (b"finishedCompactRev", &revision_key(100)),
+                (b"scheduledCompactRev", &revision_key(200)),
+                (b"storageVersion", b"3.7.0"),
+                (b"term", b"\0\0\0\0\0\0\0\x09"),
+            ]),
+        ),
+    ]
+    .into()
+}
+
+fn image_of(buckets: &Buckets) -> Vec<u8> {
+    let mut bytes = empty_file(4096);
+    let mut extension = Extension::begin(BoltFile::open(&bytes).unwrap(), Vec::new()).unwrap();
+    for (name, entries) in buckets {
+        extension.replace(name.as_bytes(), entries.iter().map(Ok)).unwrap();
+    }
+    let extended = extension.finish().unwrap();
+    bytes.extend_from_slice(&extended.out);
+    for (offset, meta) in extended.metas {
+        bytes[offset as usize..offset as usize + meta.len()].copy_from_slice(&meta);
+    }
+    bytes
+}
+
+fn buckets_of(bytes: &[u8]) -> BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>> {
+    let file = BoltFile::open(bytes).unwrap();
+    check(&file).unwrap();
+    let mut all = BTreeMap::new();
+    for (name, bucket) in file.buckets().unwrap() {
+        let entries: &mut BTreeMap<_, _> = all.entry(String::from_utf8(name.to_vec()).unwrap()).or_default();
+        let mut cursor = file.cursor(&bucket);
+        let mut entry = cursor.first().unwrap();
+        while let Some(found) = entry {
+            entries.insert(found.key.to_vec(), found.value.to_vec());
+            entry = cursor.next().unwrap();
+        }
+    }
+    all
+}
+
+fn options() -> StageOptions {
+    StageOptions { durability: Durability::None, wal: Preallocate::No, id: "1".to_owned() }
+}
+
+fn membership() -> Membership {
+    Membership::resolve(&MembershipRequest::default()).unwrap()
+}
+
+fn stage(data_dir: &Path) -> Result<StagedDataDir> {
+    StagedDataDir::create(data_dir, 1 << 20, &options())
+}
+
+fn ready(data_dir: &Path, image: &[u8]) -> Result<ReadyDataDir> {
+    let mut staged = stage(data_dir)?;
+    for piece in image.chunks(5000) {
+        staged.write_image(piece)?;
+    }
+    staged.finish(&membership())
+}
+
+fn restore(data_dir: &Path) -> Result<PathBuf> {
+    Ok(ready(data_dir, &image_of(&buckets()))?.install()?.path)
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn refusal<T>(result: Result<T>, kind: ErrorKind, words: &[&str]) {
+    let error: Error = result.err().expect("it should be refused");
+    assert_eq!(error.kind(), kind, "{error}");
+    for word in words {
+        assert!(error.to_string().contains(word), "{error} should say: {word}");
+    }
+}
+
+fn is_whole(data_dir: &Path) {
+    assert_eq!(names(&data_dir.join("member")), ["snap", "wal"]);
+    assert_eq!(names(&data_dir.join("member/snap")), ["0000000000000001-0000000000000001.snap", "db"]);
+    assert_eq!(names(&data_dir.join("member/wal")), ["0000000000000000-0000000000000000.wal"]);
+}
+
+// What becomes of the image.
+
+#[test]
+fn the_clusters_buckets_are_new_and_the_datas_are_kept() {
+    let temp = TempDir::new().unwrap();
+    let data_dir = restore(&temp.path().join("etcd")).unwrap();
+    let got = buckets_of(&fs::read(data_dir.join("member/snap/db")).unwrap());
+    let membership = membership();
+    let own = membership.own();
+    let mut expected = buckets();
+    for emptied in ["alarm", "cluster", "members_removed"] {
+        expected.insert(emptied, BTreeMap::new());
+    }
+    expected.insert("members", [(own.id.to_string().into_bytes(), own.json().unwrap())].into());
+    let lease = |id: i64, value: &[u8]| (id.to_be_bytes().to_vec(), value.to_vec());
+    expected.insert("lease", [lease(5, b"\x08\x05\x10\x3c"), lease(77, b"\x08\x4d\x10\x90\x1c")].into());
+    let meta = expected.get_mut("meta").unwrap();
+    meta.insert(b"consistent_index".to_vec(), 1_u64.to_be_bytes().to_vec());
+    meta.insert(b"term".to_vec(), 1_u64.to_be_bytes().to_vec());
+    meta.insert(b"confState".to_vec(), membership.conf_state_json().unwrap());
+    meta.remove(&b"storageVersion"[..]);
+    let expected: BTreeMap<_, _> = expected.into_iter().map(|(name, entries)| (name.to_owned(), entries)).collect();
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn facts_tell_revision_floor_auth_and_leases() {
+    let temp = TempDir::new().unwrap();
+    let image = image_of(&buckets());
+    let ready = ready(&temp.path().join("etcd"), &image).unwrap();
+    let facts = ready.facts().clone();
+    assert_eq!((facts.revision, facts.compact_floor, facts.records), (Revision(699), Some(Revision(200)), 698));
+    assert_eq!((facts.auth, facts.leases, facts.granted_leases), (AuthState::Enabled, 1, 1));
+    let path = ready.install().unwrap().path.join("member/snap/db");
+    assert_eq!(fs::metadata(path).unwrap().len(), facts.db_bytes);
+    assert!(facts.written_bytes >= facts.db_bytes && facts.written_bytes < facts.db_bytes + 4096);
+}
+
+#[test]
+fn a_compaction_beyond_the_last_record_raises_the_revision() {
+    let mut buckets = buckets();
+    buckets.get_mut("meta").unwrap().insert(b"finishedCompactRev".to_vec(), revision_key(900));
+    let temp = TempDir::new().unwrap();
+    let ready = ready(&temp.path().join("etcd"), &image_of(&buckets)).unwrap();
+    assert_eq!((ready.facts().revision, ready.facts().compact_floor), (Revision(900), Some(Revision(900))));
+}
+
+#[test]
+fn an_empty_etcd_is_at_revision_1() {
+    let temp = TempDir::new().unwrap();
+    let empty: Buckets = [("key", BTreeMap::new()), ("meta", BTreeMap::new())].into();
+    let ready = ready(&temp.path().join("etcd"), &image_of(&empty)).unwrap();
+    let facts = ready.facts();
+    assert_eq!((facts.revision, facts.compact_floor, facts.auth), (Revision::EMPTY, None, AuthState::Disabled));
+}
+
+#[test]
+fn what_follows_the_image_is_cut_off() {
+    let temp = TempDir::new().unwrap();
+    let mut image = image_of(&buckets());
+    let used = image.len();
+    image.resize(used + 100_000, 0xff);
+    let ready = ready(&temp.path().join("etcd"), &image).unwrap();
+    assert!(ready.facts().db_bytes < used as u64 + 50_000);
+    ready.install().unwrap();
+    buckets_of(&fs::read(temp.path().join("etcd/member/snap/db")).unwrap());
+}
+
+#[test]
+fn an_unknown_bucket_is_refused_by_name() {
+    let temp = TempDir::new().unwrap();
+    let mut buckets = buckets();
+    buckets.insert("lease2", BTreeMap::new());
+    refusal(ready(&temp.path().join("etcd"), &image_of(&buckets)), ErrorKind::Refused, &["lease2"]);
+    assert!(names(temp.path()).is_empty());
+}
+
+#[test]
+fn an_image_without_records_or_meta_is_damaged() {
+    for missing in ["key", "meta"] {
+        let temp = TempDir::new().unwrap();
+        let mut buckets = buckets();
+        buckets.remove(missing);
+        refusal(ready(&temp.path().join("etcd"), &image_of(&buckets)), ErrorKind::Damaged, &["bucket", missing]);
+    }
+}
+
+#[test]
+fn an_image_cut_short_is_damaged_and_leaves_nothing() {
+    let temp = TempDir::new().unwrap();
+    let image = image_of(&buckets());
+    for len in [0, 100, 4096, image.len() - 4096, image.len() - 1] {
+        refusal(ready(&temp.path().join("etcd"), &image[..len]), ErrorKind::Damaged, &["db"]);
+        assert!(names(temp.path()).is_empty());
+    }
+}
+
+#[test]
+fn records_that_etcd_would_stop_at_are_damaged() {
+    let broken: [(Vec<u8>, Vec<u8>); 3] = [
+        (b"not a revision".to_vec(), Vec::new()),
+        (revision_key(10_000), b"\x0a\xff".to_vec()),
+        ([revision_key(10_000), b"x".to_vec()].concat(), Vec::new()),
+    ];
+    for (key, value) in broken {
+        let temp = TempDir::new().unwrap();
+        let mut buckets = buckets();
+        buckets.get_mut("key").unwrap().insert(key, value);
+        refusal(ready(&temp.path().join("etcd"), &image_of(&buckets)), ErrorKind::Damaged, &["db"]);
+    }
+}
+
+#[test]
+fn three_members_get_the_same_database() {
+    let temp = TempDir::new().unwrap();
+    let cluster = "a=http://h:1,b=http://h:2,c=http://h:3";
+    let mut databases = Vec::new();
+    let mut ids = Vec::new();
+    for name in ["a", "b", "c"] {
+        let (name, initial_cluster) = (Some(name.to_owned()), Some(cluster.to_owned()));
+        let request = MembershipRequest { name: name.clone(), initial_cluster, ..MembershipRequest::default() };
+        let mut staged = stage(&temp.path().join(name.unwrap())).unwrap();
+        staged.write_image(&image_of(&buckets())).unwrap();
+        let member =
+            staged.finish(&Membership::resolve(&request).unwrap()).unwrap().install().unwrap().path.join("member");
+        databases.push(fs::read(member.join("snap/db")).unwrap());
+        assert!(member.join("snap/0000000000000001-0000000000000003.snap").exists());
+        ids.push(
+            read_wal(&fs::read(member.join("wal/0000000000000000-0000000000000000.wal")).unwrap()).unwrap().member,
+        );
+    }
+    assert!(databases.iter().all(|database| *database == databases[0]));
+    assert_eq!(buckets_of(&databases[0])["members"].len(), 3);
+    ids.dedup();
+    assert_eq!(ids.len(), 3);
+}
+
+// Where it goes.
+
+#[test]
+fn a_data_dir_that_does_not_exist_comes_into_being() {
+    let temp = TempDir::new().unwrap();
+    let data_dir = temp.path().join("etcd");
+    assert_eq!(restore(&data_dir).unwrap(), data_dir);
+    is_whole(&data_dir);
+    assert_eq!(names(temp.path()), ["etcd"]);
+}
+
+#[test]
+fn modes_are_those_that_etcd_asks_for() {
+    let temp = TempDir::new().unwrap();
+    let data_dir = restore(&temp.path().join("etcd")).unwrap();
+    let mode = |path: &str| fs::metadata(data_dir.join(path)).unwrap().permissions().mode() & 0o777;
+    for dir in ["", "member", "member/snap", "member/wal"] {
+        assert_eq!(mode(dir), 0o700, "{dir}");
+    }
+    let snap = "member/snap/0000000000000001-0000000000000001.snap";
+    for file in ["member/snap/db", "member/wal/0000000000000000-0000000000000000.wal", snap] {
+        assert_eq!(mode(file), 0o600, "{file}");
+    }
+}
+
+#[test]
+fn everything_can_be_synced_and_the_wal_allocated() {
+    let temp = TempDir::new().unwrap();
+    let options = StageOptions { durability: Durability::Fsync, wal: Preallocate::Yes, id: "1".to_owned() };
+    let mut staged = StagedDataDir::create(&temp.path().join("a/b/etcd"), 1 << 20, &options).unwrap();
+    staged.write_image(&image_of(&buckets())).unwrap();
+    let data_dir = staged.finish(&membership()).unwrap().install().unwrap().path;
+    is_whole(&data_dir);
+    let wal = data_dir.join("member/wal/0000000000000000-0000000000000000.wal");
+    assert_eq!(fs::metadata(&wal).unwrap().len(), 64_000_000);
+    assert_eq!(read_wal(&fs::read(&wal).unwrap()).unwrap().member, membership().own().id);
+}
+
+#[test]
+fn a_slash_at_the_end_changes_nothing() {
+    let temp = TempDir::new().unwrap();
+    let data_dir = temp.path().join("etcd");
+    let with_slash = PathBuf::from(format!("{}/", data_dir.display()));
+    assert_eq!(restore(&with_slash).unwrap(), data_dir);
+    fs::remove_dir_all(data_dir.join("member")).unwrap();
+    assert_eq!(restore(&with_slash).unwrap(), data_dir);
+    is_whole(&data_dir);
+}
+
+#[test]
+fn an_existing_empty_dir_keeps_its_owner_mode_and_attributes() {
+    let temp = TempDir::new().unwrap();
+    let data_dir = temp.path().join("etcd");
+    fs::create_dir(&data_dir).unwrap();
+    fs::set_permissions(&data_dir, fs::Permissions::from_mode(0o750)).unwrap();
+    let before = fs::metadata(&data_dir).unwrap();
+    restore(&data_dir).unwrap();
+    let after = fs::metadata(&data_dir).unwrap();
+    assert_eq!((before.ino(), before.mode(), before.uid()), (after.ino(), after.mode(), after.uid()));
+    is_whole(&data_dir);
+    assert_eq!(names(&data_dir), ["member"]);
+}
+
+#[test]
+fn lost_and_found_is_not_content() {
+    let temp = TempDir::new().unwrap();
+    fs::create_dir(temp.path().join("lost+found")).unwrap();
+    restore(temp.path()).unwrap();
+    assert_eq!(names(temp.path()), ["lost+found", "member"]);
+}
+
+#[test]
+fn a_symbolic_link_to_a_dir_is_followed_and_one_to_nothing_refused() {
+    let temp = TempDir::new().unwrap();
+    let link = temp.path().join("link");
+    symlink(temp.path().join("real"), &link).unwrap();
+    refusal(restore(&link), ErrorKind::Invalid, &["symbolic link"]);
+    fs::create_dir(temp.path().join("real")).unwrap();
+    restore(&link).unwrap();
+    is_whole(&temp.path().join("real"));
+}
+
+#[test]
+fn missing_parents_are_created_and_taken_back() {
+    let temp = TempDir::new().unwrap();
+    let data_dir = temp.path().join("a/b/etcd");
+    drop(stage(&data_dir).unwrap());
+    assert!(names(temp.path()).is_empty());
+    restore(&data_dir).unwrap();
+    is_whole(&data_dir);
+}
+
+#[test]
+fn a_member_is_refused_and_kept() {
+    let temp = TempDir::new().unwrap();
+    fs::create_dir_all(temp.path().join("member/snap")).unwrap();
+    fs::write(temp.path().join("member/snap/db"), b"precious").unwrap();
+    refusal(restore(temp.path()), ErrorKind::Refused, &["already holds a member"]);
+    assert_eq!(fs::read(temp.path().join("member/snap/db")).unwrap(), b"precious");
+    assert_eq!(names(temp.path()), ["member"]);
+}
+
+#[test]
+fn a_running_etcd_is_named() {
+    let temp = TempDir::new().unwrap();
+    fs::create_dir_all(temp.path().join("member/snap")).unwrap();
+    let db = File::create(temp.path().join("member/snap/db")).unwrap();
+    flock(&db, FlockOperation::LockExclusive).unwrap();
+    refusal(restore(temp.path()), ErrorKind::Refused, &["an etcd is running"]);
+}
+
+#[test]
+fn other_content_is_refused_by_name() {
+    let temp = TempDir::new().unwrap();
+    fs::write(temp.path().join("notes"), b"").unwrap();
+    refusal(restore(temp.path()), ErrorKind::Refused, &["not empty", "notes"]);
+    assert_eq!(names(temp.path()), ["notes"]);
+}
+
+#[test]
+fn a_file_in_its_place_is_refused() {
+    let temp = TempDir::new().unwrap();
+    let file = temp.path().join("etcd");
+    fs::write(&file, b"").unwrap();
+    refusal(restore(&file), ErrorKind::Invalid, &["not a directory"]);
+    refusal(restore(Path::new("")), ErrorKind::Invalid, &["--data-dir"]);
+}
+
+#[test]
+fn a_leftover_without_a_lock_is_removed() {
+    for (leftover, data_dir) in [(".etcdbr-0/member", ""), (".etcd.etcdbr-0/member", "etcd")] {
+        let temp = TempDir::new().unwrap();
+        fs::create_dir_all(temp.path().join(leftover)).unwrap();
+        restore(&temp.path().join(data_dir)).unwrap();
+        assert_eq!(names(temp.path()), [if data_dir.is_empty() { "member" } else { "etcd" }]);
+    }
+}
+
+#[test]
+fn the_stage_of_another_data_dir_is_left_alone() {
+    let temp = TempDir::new().unwrap();
+    fs::create_dir(temp.path().join(".etcd2.etcdbr-0")).unwrap();
+    restore(&temp.path().join("etcd")).unwrap();
+    assert_eq!(names(temp.path()), [".etcd2.etcdbr-0", "etcd"]);
+}
+
+#[test]
+fn a_locked_stage_means_another_restore() {
+    for data_dir in ["", "etcd"] {
+        let temp = TempDir::new().unwrap();
+        let data_dir = temp.path().join(data_dir);
+        let first = stage(&data_dir).unwrap();
+        let before = names(temp.path());
+        refusal(stage(&data_dir), ErrorKind::Local, &["cannot create"]); // the same id
+        assert_eq!(names(temp.path()), before, "the first one is not touched");
+        let second = StageOptions { id: "2".to_owned(), ..options() };
+        let refused = StagedDataDir::create(&data_dir, 1, &second);
+        refusal(refused, ErrorKind::Refused, &["another restore is under way"]);
+        assert_eq!(names(temp.path()), before, "the first one is not touched");
+        drop(first);
+        restore(&data_dir).unwrap();
+    }
+}
+
+#[test]
+fn a_failed_restore_leaves_nothing() {
+    for data_dir in ["", "etcd", "a/b/c"] {
+        let temp = TempDir::new().unwrap();
+        let data_dir = temp.path().join(data_dir);
+        let mut staged = stage(&data_dir).unwrap();
+        staged.write_image(b"not a database").unwrap();
+        refusal(staged.finish(&membership()), ErrorKind::Damaged, &["not an etcd database"]);
+        assert!(names(temp.path()).is_empty());
+        drop(ready(&data_dir, &image_of(&buckets())).unwrap());
+        assert!(names(temp.path()).is_empty(), "ready, but not installed");
+    }
+}
+
+#[test]
+fn too_little_space_is_told_with_numbers() {
+    let temp = TempDir::new().unwrap();
+    let needed = u64::MAX / 2;
+    for data_dir in ["", "a/etcd"] {
+        let refused = StagedDataDir::create(&temp.path().join(data_dir), needed, &options());
+        refusal(refused, ErrorKind::Local, &["not enough space", &needed.to_string()]);
+        assert!(names(temp.path()).is_empty());
+    }
+}
+
+#[test]
+fn what_comes_into_the_place_meanwhile_is_not_replaced() {
+    // Empty directories, which a plain rename would replace.
+    for (data_dir, newcomer) in [("", "member"), ("etcd", "etcd"), ("etcd", "etcd/member")] {
+        let temp = TempDir::new().unwrap();
+        let ready = ready(&temp.path().join(data_dir), &image_of(&buckets())).unwrap();
+        let newcomer = temp.path().join(newcomer);
+        fs::create_dir_all(&newcomer).unwrap();
+        let before = fs::metadata(&newcomer).unwrap().ino();
+        refusal(ready.install(), ErrorKind::Refused, &[]);
+        assert_eq!(fs::metadata(&newcomer).unwrap().ino(), before);
+        assert!(names(&newcomer).is_empty());
+        assert_eq!(names(temp.path()).len(), 1, "the stage is gone");
+    }
+}
