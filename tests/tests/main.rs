@@ -3,4 +3,5 @@
 mod etcd_live;
 mod etcd_source;
 mod harness;
+mod store;
 mod tidy;
