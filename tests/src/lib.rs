@@ -10,5 +10,6 @@ pub mod load;
 pub mod minio;
 pub mod ports;
 pub mod process;
+pub mod s3;
 pub mod tls;
 pub mod tools;

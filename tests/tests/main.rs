@@ -7,4 +7,5 @@ mod etcd_live;
 mod etcd_source;
 mod harness;
 mod memory;
+mod store;
 mod tidy;

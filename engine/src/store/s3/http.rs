@@ -14,6 +14,8 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use hyper::header::{CONTENT_LENGTH, HeaderValue};
+use hyper::{Method, Request};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
@@ -52,7 +54,8 @@ impl Http {
     }
 
     async fn send(self, request: HttpRequest, answer_timeout: Duration) -> Result<HttpResponse, ConnectorError> {
-        let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+        let mut request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+        announce_length(&mut request);
         let sent = Arc::new(Sent::default());
         let request = request.map(|body| Counted::new(body, Arc::clone(&sent)));
         let answer = watched(self.client.request(request), &sent, &self.pace, answer_timeout)
@@ -61,6 +64,15 @@ impl Http {
             .map_err(|error| ConnectorError::io(error.into()))?;
         let answer = answer.map(|body| SdkBody::from_body_1_x(Paced::new(body, self.pace)));
         HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
+    }
+}
+
+/// Says `Content-Length: 0` where hyper and the SDK say nothing: to begin an upload is a POST without a body, and
+/// Google's S3 answers 411 to it. The header is not among the signed ones.
+fn announce_length(request: &mut Request<SdkBody>) {
+    let takes_body = matches!(*request.method(), Method::POST | Method::PUT);
+    if takes_body && request.body().content_length() == Some(0) {
+        request.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
     }
 }
 
