@@ -18,8 +18,12 @@ const HINT_ROOT: &str = "etcd gives snapshots to users with the role root only";
 const HINT_LEARNER: &str = "point --endpoints at a voting member, or promote this one first";
 const HINT_CA: &str = "give the root that signed etcd's certificate with --cacert, and a host name that is in it";
 const HINT_CERT: &str = "give a client certificate that etcd trusts with --cert and --key";
-const HINT_HTTPS: &str = "if this member speaks TLS, write https:// in --endpoints";
+const HINT_HTTPS: &str = "check that the member runs; if it speaks TLS, write https:// in --endpoints";
 const HINT_HTTP: &str = "if this member does not speak TLS, write http:// in --endpoints";
+
+/// How HTTP/2 fails on a server that answers in TLS, or closes what is not TLS; a member that dies looks the same.
+const NOT_HTTP2: [&str; 4] =
+    ["frame with invalid size", "stream closed because of a broken pipe", "http2 error", "Connection reset"];
 
 /// Why a question got no answer.
 #[derive(Debug)]
@@ -130,9 +134,9 @@ fn connection_fault(error: &(dyn StdError + 'static)) -> (ErrorKind, String, &'s
         (ErrorKind::Denied, root, HINT_CA)
     } else if has(&["received fatal alert"]) {
         (ErrorKind::Denied, root, HINT_CERT)
-    } else if has(&["InvalidContentType", "corrupt message"]) {
+    } else if has(&["InvalidContentType", "corrupt message", "tls handshake eof"]) {
         (ErrorKind::Unavailable, format!("it does not speak TLS ({root})"), HINT_HTTP)
-    } else if has(&["frame with invalid size", "PROTOCOL_ERROR", "http2 error", "h2 protocol error"]) {
+    } else if has(&NOT_HTTP2) {
         (ErrorKind::Unavailable, root, HINT_HTTPS)
     } else {
         (ErrorKind::Unavailable, root, HINT_DOWN)
