@@ -11,5 +11,6 @@ pub mod minio;
 pub mod ports;
 pub mod process;
 pub mod s3;
+pub mod scenario;
 pub mod tls;
 pub mod tools;

@@ -62,15 +62,14 @@ pub struct StagedDataDir {
 impl StagedDataDir {
     /// Stages a data directory that will be `data_dir`; parents that are missing are created.
     ///
-    /// `needed_bytes` is the size of the image and of what will be added to it; the WAL's is known here.
+    /// `needed_bytes` is all that will be written: the image, what is added to it, and the WAL (`WAL_BYTES`).
     ///
     /// # Errors
     /// `Refused` where `data_dir` holds a member (saying so where an etcd runs on it), or anything else but
     /// `lost+found`, or where another restore is under way; `Invalid` where it cannot be a directory; `Local` where
     /// there is not enough space or the file system refuses. Nothing is changed then.
     pub fn create(data_dir: &Path, needed_bytes: u64, options: &StageOptions) -> Result<Self> {
-        let wal_bytes = if options.wal == Preallocate::Yes { wal::SEGMENT_BYTES } else { 0 };
-        let place = Place::claim(data_dir, &options.id, needed_bytes.saturating_add(wal_bytes))?;
+        let place = Place::claim(data_dir, &options.id, needed_bytes)?;
         for dir in [place.member_dir(), snap_dir(&place), wal_dir(&place)] {
             DirBuilder::new().mode(0o700).create(&dir).map_err(|error| Error::file("create", &dir, error))?;
         }
