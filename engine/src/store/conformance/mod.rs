@@ -21,19 +21,19 @@ use crate::store::listing::{ListDepth, ListPage, ListQuery};
 pub struct Scale {
     /// Bytes of a part; real S3 wants 5 MiB at least.
     pub part_bytes: u64,
-    /// Keys of the listing that needs several pages; more than 1,000 to need them.
+    /// Keys of the listing that needs several pages: well over 1,000, of folders in one place too.
     pub listed_keys: usize,
 }
 
 impl Scale {
     /// For stores without limits of their own: parts of 64 KiB.
     pub fn small() -> Self {
-        Self { part_bytes: 64 << 10, listed_keys: 1_001 }
+        Self { part_bytes: 64 << 10, listed_keys: 1_010 }
     }
 
     /// For stores with S3's limits: parts of 5 MiB.
     pub fn real() -> Self {
-        Self { part_bytes: 5 << 20, listed_keys: 1_001 }
+        Self { part_bytes: 5 << 20, listed_keys: 1_010 }
     }
 }
 
