@@ -20,7 +20,7 @@ const NAMES_HELD: usize = ListPage::MAX_ENTRIES + 1;
 /// One page of keys.
 ///
 /// # Errors
-/// `NotFound` where the root does not exist, `Local`.
+/// `Invalid` where the root is no directory, `Local`.
 pub(super) fn list(root: &Root, query: &ListQuery) -> Result<ListPage> {
     check_root(root)?;
     let mut lister = Lister { root, query, page: ListPage::default(), last: String::new() };
@@ -32,7 +32,7 @@ pub(super) fn list(root: &Root, query: &ListQuery) -> Result<ListPage> {
 /// Unfinished files whose keys begin with `prefix`, in no order.
 ///
 /// # Errors
-/// `NotFound` where the root does not exist, `Local`.
+/// `Invalid` where the root is no directory, `Local`.
 pub(super) fn pending(root: &Root, prefix: &str) -> Result<Vec<PendingUpload>> {
     check_root(root)?;
     let mut found = Vec::new();
@@ -140,10 +140,8 @@ fn check_root(root: &Root) -> Result<()> {
         Ok(metadata) if metadata.is_dir() => Ok(()),
         Ok(_) => Err(Error::new(ErrorKind::Invalid, format!("{} is not a directory", root.path().display()))
             .hint("check --store-container")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(Error::new(ErrorKind::NotFound, format!("no directory {}", root.path().display()))
-                .hint("check --store-container"))
-        }
+        // The first write makes it; until then it holds nothing.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::file("open", root.path(), error)),
     }
 }
