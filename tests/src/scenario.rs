@@ -41,9 +41,13 @@ impl Site {
 
     /// A store that speaks S3, with path-style keys of its own.
     pub fn s3(endpoint: &str, access_key: &str, secret_key: &str, bucket: &str) -> Self {
-        let (endpoint, container) = (format!("--store-endpoint-override={endpoint}"), format!("--store-container={bucket}"));
+        let (endpoint, container) =
+            (format!("--store-endpoint-override={endpoint}"), format!("--store-container={bucket}"));
         let flags = ["--storage-provider=S3", &endpoint, &container, "--store-prefix=prod"];
-        Self::new(&flags, &[("AWS_ACCESS_KEY_ID", access_key), ("AWS_SECRET_ACCESS_KEY", secret_key), ("AWS_REGION", "us-east-1")])
+        Self::new(
+            &flags,
+            &[("AWS_ACCESS_KEY_ID", access_key), ("AWS_SECRET_ACCESS_KEY", secret_key), ("AWS_REGION", "us-east-1")],
+        )
     }
 
     /// A new bucket of a MinIO.

@@ -25,7 +25,9 @@ fn empty_root() -> Option<TempDir> {
 }
 
 fn run(root: &TempDir, args: &[&str]) -> Output {
-    Command::new("chroot").arg(root.path()).arg("/etcdbr").args(args).env_clear().output().expect("chroot runs")
+    let mut command = Command::new("chroot");
+    command.env_clear().env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
+    command.arg(root.path()).arg("/etcdbr").args(args).output().expect("chroot runs")
 }
 
 #[test]
