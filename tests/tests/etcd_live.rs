@@ -1,6 +1,8 @@
 //! The etcd source against real etcds: the image is etcdctl's, the seam is the `key` bucket's, and nothing is left
 //! behind at the member.
 
+#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! The etcd source against an etcd that fails as scripted: what is told, what is refused, and what is left behind.
 
+#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+
 use std::time::Duration;
 
 use bytes::Bytes;

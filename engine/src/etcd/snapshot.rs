@@ -344,6 +344,14 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_has_more_to_send_at_the_end_is_short() {
+        let image = image();
+        let mut all = messages(&image, 512, &Sha256::digest(&image));
+        all.last_mut().unwrap().remaining_bytes = 512;
+        assert_eq!(run(all), Err(Broken::Short));
+    }
+
+    #[test]
     fn a_flipped_bit_or_a_wrong_trailer_is_damage() {
         let image = image();
         let mut flipped = image.clone();
