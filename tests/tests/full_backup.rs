@@ -64,8 +64,7 @@ async fn three_members_from_one_backup_form_a_cluster() {
         write_history(&mut client, 300).await;
         let picture = Picture::of(&mut client).await;
         let endpoints = source.endpoints().join(",");
-        let backup =
-            site.command(&["snapshot", "--once", "--output=json", "--endpoints", &endpoints]).succeed().json();
+        let backup = site.command(&["snapshot", "--once", "--output=json", "--endpoints", &endpoints]).succeed().json();
         let leader = source.members[source.leader().await].endpoint();
         assert_ne!(backup["endpoint"], json!(leader), "a follower is preferred");
         drop(source);

@@ -2,9 +2,11 @@
 
 #![allow(clippy::print_stdout, reason = "figures and skips are for the test runner to keep or show")]
 
+mod bad_input;
 mod dist;
 mod etcd_live;
 mod etcd_source;
+mod full_backup;
 mod harness;
 mod memory;
 mod store;
