@@ -269,7 +269,8 @@ async fn tls_with_client_certificates() {
 
         let no_certificate = TlsOptions { client_identity: None, ..tls_options(&tls) };
         let error = pin(&with(Some(no_certificate))).await.err().unwrap();
-        assert_eq!(error.kind(), ErrorKind::Denied, "{version:?}: {error}");
+        // etcd's refusal races with our first question, which may break before it is heard.
+        assert!(matches!(error.kind(), ErrorKind::Denied | ErrorKind::Unavailable), "{version:?}: {error}");
         assert!(error.next_step().unwrap().contains("--cert"), "{version:?}: {error:?}");
 
         let other = TestTls::generate();

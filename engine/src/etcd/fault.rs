@@ -6,6 +6,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use http::uri::Scheme;
 use tonic::{Code, Status};
 
 use super::endpoint::Endpoint;
@@ -19,11 +20,8 @@ const HINT_LEARNER: &str = "point --endpoints at a voting member, or promote thi
 const HINT_CA: &str = "give the root that signed etcd's certificate with --cacert, and a host name that is in it";
 const HINT_CERT: &str = "give a client certificate that etcd trusts with --cert and --key";
 const HINT_HTTPS: &str = "check that the member runs; if it speaks TLS, write https:// in --endpoints";
+const HINT_CUT: &str = "check that the member runs; if it wants a client certificate, give --cert and --key";
 const HINT_HTTP: &str = "if this member does not speak TLS, write http:// in --endpoints";
-
-/// How HTTP/2 fails on a server that answers in TLS, or closes what is not TLS; a member that dies looks the same.
-const NOT_HTTP2: [&str; 4] =
-    ["frame with invalid size", "stream closed because of a broken pipe", "http2 error", "Connection reset"];
 
 /// Why a question got no answer.
 #[derive(Debug)]
@@ -73,11 +71,11 @@ impl Fault {
                 Error::new(ErrorKind::Unavailable, cannot(&format!("no answer within {limit:?}"))).hint(HINT_SLOW)
             }
             Self::Transport(error) => {
-                let (kind, why, hint) = connection_fault(&error);
+                let (kind, why, hint) = connection_fault(&error, HINT_DOWN);
                 Error::new(kind, cannot(&why)).hint(hint)
             }
             Self::Status(status) if status.source().is_some() => {
-                let (kind, why, hint) = connection_fault(status.as_ref());
+                let (kind, why, hint) = connection_fault(status.as_ref(), cut_hint(endpoint.scheme()));
                 Error::new(kind, cannot(&why)).hint(hint)
             }
             Self::Status(status) => {
@@ -119,8 +117,14 @@ fn answered_fault(status: &Status, user: Option<&str>) -> (ErrorKind, String, Op
     }
 }
 
+/// The hint for a connection that was made and broke under a question. A server that speaks TLS breaks a plain one
+/// so; and in TLS 1.3 a client may speak before it hears that its certificate is missed, and then never hears it.
+fn cut_hint(scheme: &Scheme) -> &'static str {
+    if scheme == &Scheme::HTTPS { HINT_CUT } else { HINT_HTTPS }
+}
+
 /// What went wrong below gRPC, told from the deepest cause.
-fn connection_fault(error: &(dyn StdError + 'static)) -> (ErrorKind, String, &'static str) {
+fn connection_fault(error: &(dyn StdError + 'static), otherwise: &'static str) -> (ErrorKind, String, &'static str) {
     let mut causes = vec![error.to_string()];
     let mut next = error.source();
     while let Some(cause) = next {
@@ -136,10 +140,8 @@ fn connection_fault(error: &(dyn StdError + 'static)) -> (ErrorKind, String, &'s
         (ErrorKind::Denied, root, HINT_CERT)
     } else if has(&["InvalidContentType", "corrupt message", "tls handshake eof"]) {
         (ErrorKind::Unavailable, format!("it does not speak TLS ({root})"), HINT_HTTP)
-    } else if has(&NOT_HTTP2) {
-        (ErrorKind::Unavailable, root, HINT_HTTPS)
     } else {
-        (ErrorKind::Unavailable, root, HINT_DOWN)
+        (ErrorKind::Unavailable, root, otherwise)
     }
 }
 
