@@ -1,4 +1,6 @@
 //! The promises that a store of our own making cannot prove, against a real MinIO.
 
+#![allow(clippy::unwrap_used, reason = "every function here is part of a test")]
+
 mod full_backup;
 mod store;

@@ -47,7 +47,7 @@ async fn a_wrong_key_and_no_key() {
     let other = site.path("other-key");
     Etcdbr::new(["keygen", "--key-file"]).arg(&other).succeed();
     let dir = site.path("restored");
-    let run = || site.unkeyed(&["restore", "--data-dir"]).arg(&dir);
+    let run = || site.unkeyed(&["restore"]).arg("--data-dir").arg(&dir);
     let told = site.command(&["list", "--details"]).succeed().stdout;
     let id = told.split("key ").nth(1).unwrap()[..16].to_owned();
     assert_failed(&run().run(), 5, &[&name, &id, "no key was given"]);
@@ -324,7 +324,7 @@ async fn ctrl_c_during_a_restore_leaves_nothing() {
 async fn words_that_cannot_be_right() {
     let site = Site::local();
     let dir = site.path("restored");
-    let restore = || site.command(&["restore", "--data-dir"]).arg(&dir);
+    let restore = || site.command(&["restore"]).arg("--data-dir").arg(&dir);
     for (args, words) in [
         (vec!["--name=m9", "--initial-cluster=m0=http://h:2380"], vec!["m9", "--initial-cluster"]),
         (vec!["--initial-cluster=m0=ftp://h:2380"], vec!["--initial-cluster"]),

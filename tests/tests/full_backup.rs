@@ -1,5 +1,7 @@
 //! A full backup that restores: from every minor version of etcd onto every one, one member and three.
 
+use std::time::{Duration, Instant};
+
 use etcd_client::MemberAddOptions;
 use etcdbr_tests::etcd::{Etcd, EtcdCluster, EtcdVersion, Seat};
 use etcdbr_tests::keyspace::hash_kv;
@@ -112,8 +114,7 @@ async fn a_restored_member_takes_two_more() {
         site.restore(&seats[..1], 0, &dir).succeed();
         let mut members = vec![Etcd::builder(version).seat(seats[0].clone()).data_dir(&dir).start().await];
         for own in 1..3 {
-            let mut client = members[0].client().await;
-            client.member_add([seats[own].peer_url()], None::<MemberAddOptions>).await.unwrap();
+            add_member(&members[0], &seats[own]).await;
             let cluster = etcdbr_tests::etcd::initial_cluster(&seats[..=own]);
             let joined = Etcd::builder(version).seat(seats[own].clone()).cluster(&cluster).joining().start().await;
             members.push(joined);
@@ -121,6 +122,16 @@ async fn a_restored_member_takes_two_more() {
         for member in &members {
             picture.assert_seen_by(&mut member.client().await).await;
         }
+    }
+}
+
+/// etcd refuses until it has seen the member before for a few seconds.
+async fn add_member(etcd: &Etcd, seat: &Seat) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut client = etcd.client().await;
+    while let Err(error) = client.member_add([seat.peer_url()], None::<MemberAddOptions>).await {
+        assert!(Instant::now() < deadline, "no member can be added: {error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

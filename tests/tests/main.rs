@@ -1,5 +1,6 @@
 //! One binary for everything that is seen from outside: two cores link once.
 
+#![allow(clippy::unwrap_used, reason = "every function here is part of a test")]
 #![allow(clippy::print_stdout, reason = "figures and skips are for the test runner to keep or show")]
 
 mod bad_input;

@@ -7,7 +7,7 @@
 //! memory is (threads + 1) chunks and frames and (uploads + 1) parts, whatever the size of the backup.
 //!
 //! # Why a backup is there whole or not at all
-//! The object becomes visible by one act at the very end ([`BackupWriter::finish`]): a single PUT, or the completion of
+//! The object becomes visible by one act at the very end ([`BackupWriter::commit`]): a single PUT, or the completion of
 //! a multipart upload whose parts have all been acknowledged. Every error before that leads to [`BackupWriter::abort`]
 //! by the caller, and the name is never used again. An error *of* that act leaves either nothing or the whole object;
 //! both are sound, because the object proves itself.
@@ -148,15 +148,31 @@ impl BackupWriter {
         Ok(())
     }
 
-    /// Seals what is left, writes footer and trailer and makes the object visible and durable.
+    /// [`seal_all`](Self::seal_all) and [`commit`](Self::commit) in one.
     ///
     /// # Errors
     /// Those of the store; what was sent has been taken back as far as the store allowed.
     pub async fn finish(mut self, facts: &FooterFacts) -> Result<WrittenBackup> {
-        match self.seal_rest(facts).await {
-            Ok(()) => {}
-            Err(error) => return Err(self.abort_after(error).await),
+        match self.seal_all(facts).await {
+            Ok(()) => self.commit().await,
+            Err(error) => Err(self.abort_after(error).await),
         }
+    }
+
+    /// Seals what is left, writes footer and trailer, and waits until the store has all parts. Nothing is visible yet.
+    ///
+    /// # Errors
+    /// Those of the store. The writer must be aborted then.
+    pub async fn seal_all(&mut self, facts: &FooterFacts) -> Result<()> {
+        self.seal_rest(facts).await?;
+        self.parts.flush().await
+    }
+
+    /// The one act that makes the object visible and durable. Everything has been sealed before.
+    ///
+    /// # Errors
+    /// Those of the store; what was sent has been taken back as far as the store allowed.
+    pub async fn commit(mut self) -> Result<WrittenBackup> {
         let plain_bytes = self.chunk_plain_bytes.iter().copied().map(u64::from).sum();
         let stored_bytes = self.parts.stored_bytes;
         match self.parts.commit().await {
@@ -323,18 +339,32 @@ impl PartSender {
         }
     }
 
-    async fn commit(&mut self) -> Result<()> {
-        let rest = std::mem::replace(&mut self.parts, Cutter::new(1, 0)).finish().map(Buffer::into_bytes);
+    /// Sends the last part, where there is an upload, and waits for all of them.
+    async fn flush(&mut self) -> Result<()> {
         if matches!(self.upload, UploadState::NotBegun) {
-            return self.store.put(&self.key, rest.unwrap_or_default()).await;
+            return Ok(());
         }
-        if let Some(rest) = rest {
+        if let Some(rest) = self.take_rest() {
             self.send(rest).await?;
         }
         while !self.sending.is_empty() {
             self.acknowledged().await?;
         }
-        self.upload().await?.complete().await
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        match &self.upload {
+            UploadState::Begun(upload) => upload.complete().await,
+            _ => {
+                let whole = self.take_rest().unwrap_or_default();
+                self.store.put(&self.key, whole).await
+            }
+        }
+    }
+
+    fn take_rest(&mut self) -> Option<Bytes> {
+        std::mem::replace(&mut self.parts, Cutter::new(1, 0)).finish().map(Buffer::into_bytes)
     }
 
     async fn abort(&mut self) -> Result<()> {

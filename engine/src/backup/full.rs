@@ -70,24 +70,17 @@ pub async fn take_full(archive: &Archive, request: &FullRequest, context: &RunCo
     let total_bytes = source.db_bytes.max(stream.expected_bytes());
     context.monitor.tell(Event::Begin { phase: Phase::Backup, total_bytes });
     let mut writer = archive.writer(name, request.limits)?;
-    let plain_sha256 = match context.unless_stopped(transfer(&mut stream, &mut writer, context)).await {
-        Ok(sha256) => sha256,
+    let sealed = async {
+        let plain_sha256 = transfer(&mut stream, &mut writer, context).await?;
+        let facts = facts(request, plain_sha256, seam, source, name.lineage, (started, context.clock.now()));
+        writer.seal_all(&facts).await?;
+        Ok(facts)
+    };
+    let facts = match context.unless_stopped(sealed).await {
+        Ok(facts) => facts,
         Err(error) => return Err(writer.abort_after(error).await),
     };
-    let history = history_at_seam(&name.lineage, seam.revision);
-    let facts = FooterFacts {
-        plain_sha256,
-        revisions: (seam.revision, seam.revision),
-        seam: Some(seam),
-        hash_kv: Vec::new(),
-        source,
-        history: (history, history),
-        labels: request.labels.clone(),
-        tool_version: request.tool_version.clone(),
-        started,
-        finished: context.clock.now(),
-    };
-    let written = writer.finish(&facts).await?;
+    let written = writer.commit().await?;
     context.monitor.tell(Event::End(Phase::Backup));
     Ok(FullSummary {
         name: written.name,
@@ -99,6 +92,29 @@ pub async fn take_full(archive: &Archive, request: &FullRequest, context: &RunCo
         finished: context.clock.now(),
         labels: facts.labels,
     })
+}
+
+fn facts(
+    request: &FullRequest,
+    plain_sha256: [u8; 32],
+    seam: Seam,
+    source: Source,
+    lineage: LineageId,
+    (started, finished): (UnixMillis, UnixMillis),
+) -> FooterFacts {
+    let history = history_at_seam(&lineage, seam.revision);
+    FooterFacts {
+        plain_sha256,
+        revisions: (seam.revision, seam.revision),
+        seam: Some(seam),
+        hash_kv: Vec::new(),
+        source,
+        history: (history, history),
+        labels: request.labels.clone(),
+        tool_version: request.tool_version.clone(),
+        started,
+        finished,
+    }
 }
 
 async fn prepare(
@@ -117,7 +133,7 @@ async fn prepare(
     let status = member.status().await?;
     let capture = member.seam(revision).await?;
     if let Proof::Unproven(reason) = &capture.proof {
-        context.note(format!("revision {revision} has no records to prove continuity with ({reason:?})"));
+        context.note(format!("revision {revision} has no records to prove continuity with ({reason})"));
     }
     let stream = member.snapshot().await?;
     let name = BackupName {

@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use etcdbr_proto::etcdbr::v1 as stored;
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -314,7 +313,7 @@ fn load_seam(seam: stored::Seam) -> Result<Seam> {
         main: Revision(record.main),
         sub: record.sub,
         change: if record.tombstone { Change::Tombstone } else { Change::Put },
-        value: Bytes::from(record.value),
+        value: record.value,
     };
     let records: Vec<_> = seam.records.into_iter().map(record).collect();
     let proof = if seam.unproven { SeamProof::Unproven } else { SeamProof::Proven };

@@ -195,7 +195,7 @@ impl ObjectStore for S3Store {
         for key in keys {
             check_key(key)?;
         }
-        let deletions = keys.to_vec().into_iter().map(|key| {
+        let deletions = keys.iter().cloned().map(|key| {
             let shared = Arc::clone(&self.shared);
             async move { shared.delete(&key).await }
         });
