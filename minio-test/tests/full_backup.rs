@@ -16,12 +16,13 @@ async fn backup_to_minio_and_restore_onto_either_version() {
         let site = Site::s3(&minio.endpoint(), minio.access_key(), minio.secret_key(), &bucket);
         let source = Etcd::start(source_version).await;
         let mut client = source.client().await;
-        // Above one part of 5 MiB, so that it is a multipart upload.
-        for i in 0..12 {
-            client.put(format!("noise/{i}"), Noise::new(i).bytes(1 << 20), None).await.unwrap();
-        }
         client.put(CANARY, CANARY, None).await.unwrap();
         write_history(&mut client, 1000).await;
+        // Above one part of 5 MiB, so that it is a multipart upload; deleted, so that a page of keys stays small.
+        for i in 0..12 {
+            client.put(format!("noise/{i}"), Noise::new(i).bytes(1 << 20), None).await.unwrap();
+            client.delete(format!("noise/{i}"), None).await.unwrap();
+        }
         let picture = Picture::of(&mut client).await;
         let snapshot = ["snapshot", "--once", "--min-chunk-size=5MiB", "--endpoints", &source.endpoint()];
         site.command(&snapshot).succeed();

@@ -343,7 +343,7 @@ async fn words_that_cannot_be_right() {
     assert_failed(&snapshot().run(), 2, &["--once"]);
     assert_failed(&snapshot().args(["--once", "--min-chunk-size=1MiB"]).run(), 2, &["5MiB"]);
     assert_failed(&snapshot().args(["--once", "--compression-level=99"]).run(), 2, &["99"]);
-    assert_failed(&snapshot().args(["--once", "--storage-provider=FTP"]).run(), 2, &["FTP"]);
+    assert_failed(&Etcdbr::new(["snapshot", "--once", "--storage-provider=FTP"]).run(), 2, &["FTP"]);
     let without = Etcdbr::new(["list", "--storage-provider=ECS", "--store-container=b"]).run();
     assert_failed(&without, 2, &["ECS_ENDPOINT", "ECS_ACCESS_KEY_ID", "ECS_SECRET_ACCESS_KEY"]);
     assert_untouched(&site);

@@ -366,7 +366,14 @@ mod tests {
         let flags = ["--initial-advertise-peer-urls", "--initial-cluster"];
         refused(&request(Some("a"), Some(THREE), &["http://127.0.0.1:23801"]), &flags);
         refused(&request(Some("c"), Some(THREE), &["http://127.0.0.1:23811"]), &flags);
-        refused(&request(Some("m1"), None, &["http://127.0.0.1:23801"]), &flags);
+    }
+
+    #[test]
+    fn a_lone_member_needs_no_initial_cluster() {
+        let alone = Membership::resolve(&request(Some("m1"), None, &["http://h:1"])).unwrap();
+        assert_eq!(alone.initial_cluster(), "m1=http://h:1");
+        let unnamed = Membership::resolve(&request(None, None, &[])).unwrap();
+        assert_eq!(unnamed.initial_cluster(), "default=http://localhost:2380");
     }
 
     #[test]
