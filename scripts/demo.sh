@@ -6,6 +6,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 objects=5000
+# Settings of this machine for other clusters and archives.
+for name in $(compgen -e | grep -E '^(ETCD|ETCDCTL|ETCDBR)_' | grep -vx ETCDBR_BIN); do unset "$name"; done
 work=$(mktemp -d "${TMPDIR:-/tmp}/etcdbr-demo-XXXXXX")
 etcd_pid=
 

@@ -12,5 +12,15 @@ cd "$(dirname "$here")"
 cargo build --locked --workspace --bins
 ETCDBR_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug/etcdbr
 export ETCDBR_BIN
-# --no-fail-fast: one red crate does not hide the others. The last lines are the runner's own.
-exec cargo test --workspace --locked --no-fail-fast "$@"
+# For the test that runs it in an empty chroot; says so and goes on where there is no musl to be had.
+"$here/dist.sh"
+
+# --no-fail-fast: one red crate does not hide the others. Each crate ends with the runner's own summary; the last line
+# adds them up.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+code=0
+cargo test --workspace --locked --no-fail-fast "$@" 2>&1 | tee "$log" || code=$?
+awk '/^test result:/ { passed += $4; failed += $6; skipped += $8 }
+    END { printf "total: %d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$log"
+exit "$code"

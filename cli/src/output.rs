@@ -1,7 +1,7 @@
 //! The only place that writes to standard output and standard error.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the place")]
-
+use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 use etcdbr_engine::Error;
@@ -12,23 +12,28 @@ use crate::args::OutputFormat;
 /// Prints a result: `text` for people, or `document` on one line.
 pub(crate) fn result(format: OutputFormat, text: &str, document: &Value) {
     match format {
-        OutputFormat::Text => println!("{}", text.trim_end()),
-        OutputFormat::Json => println!("{document}"),
+        OutputFormat::Text => print(text.trim_end()),
+        OutputFormat::Json => print(document),
     }
 }
 
+/// A reader that has gone must not end the work whose result it does not want, as the macros of `std` would.
+fn print(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 /// Prints one log line.
-pub(crate) fn log(line: &str) {
-    eprintln!("{line}");
+pub(crate) fn log(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Prints an error with what to do next, and gives the exit code of its kind.
 pub(crate) fn fail(format: OutputFormat, error: &Error) -> ExitCode {
     match format {
         OutputFormat::Text => {
-            eprintln!("error: {error}");
+            log(format_args!("error: {error}"));
             if let Some(hint) = error.next_step() {
-                eprintln!("hint:  {hint}");
+                log(format_args!("hint:  {hint}"));
             }
         }
         OutputFormat::Json => {
@@ -36,10 +41,23 @@ pub(crate) fn fail(format: OutputFormat, error: &Error) -> ExitCode {
                 "kind": error.kind().as_str(), "message": error.to_string(), "hint": error.next_step(),
                 "exit_code": error.kind().exit_code(),
             }});
-            eprintln!("{document}");
+            log(document);
         }
     }
     ExitCode::from(error.kind().exit_code())
+}
+
+/// Words as a shell takes them.
+pub(crate) fn shell_line(words: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    let quoted = |word: &String| {
+        if !word.is_empty() && word.chars().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
+    };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// Bytes for people: three digits and a unit of 1,024.
@@ -61,7 +79,7 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::human_bytes;
+    use super::{human_bytes, shell_line};
 
     #[test]
     fn bytes_have_three_digits() {
@@ -69,5 +87,11 @@ mod tests {
         assert_eq!(human_bytes(1000), "0.98 KiB");
         assert_eq!(human_bytes(8 << 20), "8.00 MiB");
         assert_eq!(human_bytes(2_147_483_648), "2.00 GiB");
+    }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_needs_it() {
+        let words = ["etcd", "--data-dir", "/my etcd", "it's", ""].map(str::to_owned);
+        assert_eq!(shell_line(&words), r"etcd --data-dir '/my etcd' 'it'\''s' ''");
     }
 }

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first one stops the work in order, the second one at once.
+//! SIGINT, SIGTERM and SIGHUP: the first one stops the work in order, the second one at once.
 
 use etcdbr_engine::ErrorKind;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -11,22 +11,25 @@ pub(crate) fn stop_on_signal() -> CancellationToken {
     let stop = CancellationToken::new();
     let told = stop.clone();
     // Without handlers the default action stands: the process ends at the first signal.
-    if let (Ok(interrupt), Ok(terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        tokio::spawn(wait(interrupt, terminate, told));
+    let [interrupt, terminate, hang_up] =
+        [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+    if let (Ok(interrupt), Ok(terminate), Ok(hang_up)) = (interrupt, terminate, hang_up) {
+        tokio::spawn(wait([interrupt, terminate, hang_up], told));
     }
     stop
 }
 
-async fn wait(mut interrupt: Signal, mut terminate: Signal, stop: CancellationToken) {
+async fn wait([mut interrupt, mut terminate, mut hang_up]: [Signal; 3], stop: CancellationToken) {
     let mut next = async || {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
         }
     };
     next().await;
-    output::log("stopping: taking back what was begun (once more to stop at once)");
     stop.cancel();
+    output::log("stopping: taking back what was begun (once more to stop at once)");
     next().await;
     std::process::exit(ErrorKind::Interrupted.exit_code().into());
 }

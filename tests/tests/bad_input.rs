@@ -56,6 +56,18 @@ async fn a_wrong_key_and_no_key() {
     assert_untouched(&site);
 }
 
+/// A secret that got lost on its way must not turn into a backup in the clear.
+#[tokio::test]
+async fn a_key_variable_that_is_empty() {
+    let site = Site::local();
+    let source = Etcd::start(EtcdVersion::V3_5).await;
+    for empty in ["", " \n"] {
+        let run = site.unkeyed(&["snapshot", "--once", "--endpoints", &source.endpoint()]);
+        assert_failed(&run.env("ETCDBR_ENCRYPTION_KEY", empty).run(), 5, &["ETCDBR_ENCRYPTION_KEY", "holds no key"]);
+    }
+    assert_eq!(files_under(&site.path("archive")), 0);
+}
+
 #[tokio::test]
 async fn a_backup_that_was_changed_or_renamed() {
     let (site, _source, name) = site_with_backup().await;

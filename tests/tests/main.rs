@@ -7,6 +7,7 @@ mod bad_input;
 mod dist;
 mod etcd_live;
 mod etcd_source;
+mod frozen;
 mod full_backup;
 mod harness;
 mod memory;

@@ -27,8 +27,7 @@ impl KeyArgs {
     /// # Errors
     /// `Invalid` where both file and variable are given; `Key` for what is no keyring.
     pub(crate) fn keyring(&self, context: &RunContext) -> Result<Keyring> {
-        let text = std::env::var(KEY_VARIABLE).ok().filter(|text| !text.trim().is_empty());
-        let source = match (&self.encryption_key_file, text) {
+        let source = match (&self.encryption_key_file, key_variable()?) {
             (Some(_), Some(_)) => {
                 return Err(Error::new(
                     ErrorKind::Invalid,
@@ -37,7 +36,7 @@ impl KeyArgs {
                 .hint("give one of them"));
             }
             (Some(file), None) => KeyringSource::File(file.clone()),
-            (None, Some(text)) => KeyringSource::Text(SecretText::new(text)),
+            (None, Some(text)) => KeyringSource::Text(text),
             (None, None) => KeyringSource::Unencrypted,
         };
         let (keyring, warning) = Keyring::load(&source)?;
@@ -45,5 +44,23 @@ impl KeyArgs {
             context.warn(warning);
         }
         Ok(keyring)
+    }
+
+    /// The flags that give the same keys again; a key in the environment has none.
+    pub(crate) fn flags(&self) -> Vec<String> {
+        self.encryption_key_file
+            .iter()
+            .flat_map(|file| ["--encryption-key-file".to_owned(), file.display().to_string()])
+            .collect()
+    }
+}
+
+/// The variable's text. One that is set and empty is a key that got lost on its way, not the wish to go without.
+fn key_variable() -> Result<Option<SecretText>> {
+    let Some(value) = std::env::var_os(KEY_VARIABLE) else { return Ok(None) };
+    match value.into_string().map(SecretText::new) {
+        Ok(text) if !text.expose().is_empty() => Ok(Some(text)),
+        _ => Err(Error::new(ErrorKind::Key, format!("{KEY_VARIABLE} is set, but holds no key"))
+            .hint("put the key into it, or unset it to go without encryption")),
     }
 }

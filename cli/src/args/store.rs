@@ -49,6 +49,23 @@ impl StoreArgs {
         Ok(Archive::new(store, prefix, keyring))
     }
 
+    /// The flags that name the same archive again.
+    pub(crate) fn flags(&self) -> Vec<String> {
+        let mut flags = vec!["--storage-provider".to_owned(), self.storage_provider.to_string()];
+        let prefix = Some(&self.store_prefix).filter(|prefix| !prefix.is_empty());
+        let cacert = self.store_cacert.as_ref().map(|file| file.display().to_string());
+        for (flag, value) in [
+            ("--store-container", self.store_container.as_ref()),
+            ("--store-prefix", prefix),
+            ("--store-endpoint-override", self.store_endpoint_override.as_ref()),
+            ("--store-region", self.store_region.as_ref()),
+            ("--store-cacert", cacert.as_ref()),
+        ] {
+            flags.extend(value.into_iter().flat_map(|value| [flag.to_owned(), value.clone()]));
+        }
+        flags
+    }
+
     fn options(self) -> Result<StoreOptions> {
         let container = self.store_container.or_else(|| variable(CONTAINER_VARIABLE));
         let container = match (container, self.storage_provider) {
@@ -63,7 +80,7 @@ impl StoreArgs {
             Provider::Ecs => StoreOptions::ecs_from_env(container, self.store_endpoint_override.clone(), variable)?,
             provider => StoreOptions::new(provider, container),
         };
-        options.endpoint = self.store_endpoint_override.or(options.endpoint);
+        options.endpoint = options.endpoint.or(self.store_endpoint_override);
         options.region = self.store_region.or(options.region);
         options.tls.ca_file = self.store_cacert.or(options.tls.ca_file);
         Ok(options)

@@ -1,11 +1,12 @@
 //! `etcdbr restore`: turn a backup into a data directory that etcd starts from.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 use etcdbr_engine::Result;
 use etcdbr_engine::archive::{ReadLimits, Selection};
-use etcdbr_engine::datadir::MembershipRequest;
+use etcdbr_engine::datadir::{AuthState, Member, MembershipRequest};
 use etcdbr_engine::format::{BackupName, LineageId};
 use etcdbr_engine::restore::{Purpose, RestorePlan, RestoreRequest, RestoreSummary, plan_restore, run_restore};
 use etcdbr_engine::run::RunContext;
@@ -86,10 +87,12 @@ pub(crate) async fn run(args: RestoreArgs, format: OutputFormat, context: &RunCo
         limits,
         purpose: if args.dry_run { Purpose::DryRun } else { Purpose::Restore },
     };
+    let archive_flags = [args.store.flags(), args.keys.flags()].concat();
     let archive = args.store.archive(args.keys.keyring(context)?).await?;
     let plan = context.unless_stopped(plan_restore(&archive, request)).await?;
     if args.dry_run {
-        output::result(format, &plan_text(&plan), &plan_document(&plan));
+        let lines = member_lines(&plan, &archive_flags);
+        output::result(format, &plan_text(&plan, &lines), &plan_document(&plan, &lines));
         return Ok(());
     }
     context.note(format!("restoring {} into {}", plan.backup.name, plan.data_dir.display()));
@@ -98,7 +101,7 @@ pub(crate) async fn run(args: RestoreArgs, format: OutputFormat, context: &RunCo
     Ok(())
 }
 
-fn plan_text(plan: &RestorePlan) -> String {
+fn plan_text(plan: &RestorePlan, lines: &[String]) -> String {
     let (footer, own) = (plan.reader().footer(), plan.membership.own());
     let facts = &footer.facts;
     let mut out = format!(
@@ -118,8 +121,8 @@ fn plan_text(plan: &RestorePlan) -> String {
         plan.membership.initial_cluster(),
     );
     if plan.membership.members().len() > 1 {
-        out += "run on each member (with the same archive flags):\n";
-        for line in member_lines(plan) {
+        out += "run on each member:\n";
+        for line in lines {
             out += &format!("  {line}\n");
         }
     }
@@ -127,23 +130,27 @@ fn plan_text(plan: &RestorePlan) -> String {
 }
 
 /// The command for each member, all from the same backup.
-fn member_lines(plan: &RestorePlan) -> Vec<String> {
+fn member_lines(plan: &RestorePlan, archive_flags: &[String]) -> Vec<String> {
     let membership = &plan.membership;
-    let line = |name: &str, urls: &[String]| {
-        format!(
-            "etcdbr restore --backup {} --data-dir {} --name {name} --initial-cluster {} --initial-cluster-token {} \
-             --initial-advertise-peer-urls {}",
-            plan.backup.name,
-            plan.data_dir.display(),
-            membership.initial_cluster(),
-            membership.token(),
-            urls.join(","),
-        )
+    let line = |member: &Member| {
+        let mut words = vec!["etcdbr".to_owned(), "restore".to_owned()];
+        words.extend(archive_flags.iter().cloned());
+        for (flag, value) in [
+            ("--backup", plan.backup.name.to_string()),
+            ("--data-dir", plan.data_dir.display().to_string()),
+            ("--name", member.name.clone()),
+            ("--initial-cluster", membership.initial_cluster()),
+            ("--initial-cluster-token", membership.token().to_owned()),
+            ("--initial-advertise-peer-urls", member.peer_urls.join(",")),
+        ] {
+            words.extend([flag.to_owned(), value]);
+        }
+        output::shell_line(&words)
     };
-    membership.members().iter().map(|member| line(&member.name, &member.peer_urls)).collect()
+    membership.members().iter().map(line).collect()
 }
 
-fn plan_document(plan: &RestorePlan) -> Value {
+fn plan_document(plan: &RestorePlan, lines: &[String]) -> Value {
     let footer = plan.reader().footer();
     json!({
         "dry_run": true,
@@ -158,41 +165,62 @@ fn plan_document(plan: &RestorePlan) -> Value {
         "data_dir": plan.data_dir,
         "member": plan.membership.own().name,
         "initial_cluster": plan.membership.initial_cluster(),
-        "commands": member_lines(plan),
+        "commands": lines,
     })
 }
 
 fn summary_text(summary: &RestoreSummary) -> String {
-    let facts = &summary.facts;
+    let (facts, name) = (&summary.facts, &summary.backup.name);
     let compacted =
         facts.compact_floor.map_or_else(|| "never compacted".to_owned(), |floor| format!("compacted at {floor}"));
     let mut out = format!(
-        "restored {} into {} in {:.1} s\n  revision {}, {compacted}, {}; proven: every byte authenticated, SHA-256 of the image, tree of the db\n",
-        summary.backup.name,
+        "restored {name} into {} in {:.1} s\n  taken {} from cluster {}\n  revision {}, {compacted}, {}\n  \
+         proven: every byte authenticated, SHA-256 of the image, tree of the database\n",
         summary.data_dir.display(),
         summary.duration_ms as f64 / 1000.0,
+        name.created,
+        name.lineage.cluster,
         facts.revision,
         human_bytes(facts.db_bytes),
     );
-    if facts.leases > 0 {
+    if facts.leases + facts.granted_leases > 0 {
         out += &format!("  {} leases: each counts its full TTL again from the start of etcd\n", facts.leases);
     }
+    if facts.granted_leases > 0 {
+        out += &format!("  {} leases that keys name had no record and were granted an hour\n", facts.granted_leases);
+    }
+    if facts.auth == AuthState::Enabled {
+        out += "  authentication is on, with the users and passwords of the backup\n";
+    }
     out +=
-        &format!("start etcd with (its own listen and certificate flags beside these):\n  {}\n", start_line(summary));
+        &format!("start etcd with (its own client and certificate flags beside these):\n  {}\n", start_line(summary));
     out
 }
 
 fn start_line(summary: &RestoreSummary) -> String {
-    let own = summary.membership.own();
-    let urls = own.peer_urls.join(",");
-    format!(
-        "etcd --name {} --data-dir {} --initial-advertise-peer-urls {urls} --listen-peer-urls {urls} \
-         --initial-cluster {} --initial-cluster-token {} --initial-cluster-state new",
-        own.name,
-        summary.data_dir.display(),
-        summary.membership.initial_cluster(),
-        summary.membership.token(),
-    )
+    let (membership, own) = (&summary.membership, summary.membership.own());
+    let listen: Vec<String> = own.peer_urls.iter().map(|url| listen_url(url)).collect();
+    let mut words = vec!["etcd".to_owned()];
+    for (flag, value) in [
+        ("--name", own.name.clone()),
+        ("--data-dir", summary.data_dir.display().to_string()),
+        ("--listen-peer-urls", listen.join(",")),
+        ("--initial-advertise-peer-urls", own.peer_urls.join(",")),
+        ("--initial-cluster", membership.initial_cluster()),
+        ("--initial-cluster-token", membership.token().to_owned()),
+        ("--initial-cluster-state", "new".to_owned()),
+    ] {
+        words.extend([flag.to_owned(), value]);
+    }
+    output::shell_line(&words)
+}
+
+/// etcd binds addresses and `localhost` only; for any other name it listens everywhere.
+fn listen_url(advertised: &str) -> String {
+    let (scheme, rest) = advertised.split_once("://").unwrap_or(("http", advertised));
+    let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "2380"));
+    let bindable = host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    if bindable { advertised.to_owned() } else { format!("{scheme}://0.0.0.0:{port}") }
 }
 
 fn summary_document(summary: &RestoreSummary) -> Value {
@@ -203,11 +231,28 @@ fn summary_document(summary: &RestoreSummary) -> Value {
         "revision": facts.revision.0,
         "compact_revision": facts.compact_floor.map(|floor| floor.0),
         "db_bytes": facts.db_bytes,
+        "taken": summary.backup.name.created.to_string(),
+        "source_cluster_id": summary.backup.name.lineage.cluster.to_string(),
         "leases": facts.leases,
+        "granted_leases": facts.granted_leases,
+        "authentication": facts.auth == AuthState::Enabled,
         "member": summary.membership.own().name,
         "cluster_id": summary.membership.cluster_id().to_string(),
         "duration_ms": summary.duration_ms,
         "proof": ["authenticated", "image-sha256", "tree"],
         "start": start_line(summary),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listen_url;
+
+    #[test]
+    fn etcd_listens_where_it_can_bind() {
+        assert_eq!(listen_url("https://10.0.0.1:2380"), "https://10.0.0.1:2380");
+        assert_eq!(listen_url("http://[::1]:2380"), "http://[::1]:2380");
+        assert_eq!(listen_url("http://localhost:2380"), "http://localhost:2380");
+        assert_eq!(listen_url("https://node1.example:2381"), "https://0.0.0.0:2381");
+    }
 }

@@ -5,8 +5,9 @@ use super::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Protection;
 
-/// How many of the newest backups are looked at. By induction one would do: once a backup is encrypted, no later one is
-/// accepted that is not. More than one, because two writers or a clock set back can break the order of times.
+/// How many of the newest and of the oldest backups are looked at. By induction the newest one would do: once a backup is
+/// encrypted, no later one is accepted that is not. More than one, and from both ends, because two writers or a clock
+/// that was wrong can break the order of times.
 const BACKUPS_LOOKED_AT: usize = 4;
 
 impl Archive {
@@ -18,7 +19,9 @@ impl Archive {
         if !self.keyring.is_empty() {
             return Ok(());
         }
-        for entry in catalogue.newest_first().into_iter().take(BACKUPS_LOOKED_AT) {
+        let all = catalogue.newest_first();
+        let (newest, older) = all.split_at(all.len().min(BACKUPS_LOOKED_AT));
+        for entry in newest.iter().chain(older.iter().rev().take(BACKUPS_LOOKED_AT)) {
             let header = match self.read_header(&entry.name).await {
                 Ok(header) => header,
                 // It was deleted meanwhile, or is damaged: neither says that the archive is encrypted.

@@ -34,10 +34,13 @@ pub struct ReadLimits {
     pub threads: usize,
 }
 
+/// More cores than this would wait for the file, and each of them holds two chunks.
+const MOST_THREADS: usize = 8;
+
 impl Default for ReadLimits {
-    /// All cores: whoever reads a backup waits for it.
+    /// All cores, up to eight: whoever reads a backup waits for it.
     fn default() -> Self {
-        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).min(MOST_THREADS);
         Self { read_bytes: 8 << 20, parallel_reads: 4, threads }
     }
 }

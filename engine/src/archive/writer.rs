@@ -368,7 +368,7 @@ impl PartSender {
     }
 
     async fn abort(&mut self) -> Result<()> {
-        // A part that arrives after the abort would be left behind: wait until none is under way.
+        // A part that arrives after the abort could be left behind: end them all first, as far as they are ours to end.
         self.sending.iter().for_each(JoinHandle::abort);
         while self.sending.next().await.is_some() {}
         match std::mem::replace(&mut self.upload, UploadState::NotBegun) {

@@ -1,6 +1,6 @@
 //! One full: etcd's snapshot stream straight into the archive.
 //!
-//! The order matters. First the seam: a linearizable read through the pinned member gives L, and a watch gives the
+//! The order matters. Without a key, first a look whether the archive is an encrypted one. Then the seam: a linearizable read through the pinned member gives L, and a watch gives the
 //! records of L. Then the stream, so that the image's own revision is L or later. The object is committed only after
 //! the stream has ended with the SHA-256 that etcd sent; on every other path it is taken back.
 
@@ -78,7 +78,11 @@ pub async fn take_full(archive: &Archive, request: &FullRequest, context: &RunCo
     };
     let facts = match context.unless_stopped(sealed).await {
         Ok(facts) => facts,
-        Err(error) => return Err(writer.abort_after(error).await),
+        Err(error) => {
+            // Held open while the store is asked to forget, it would pin pages of etcd's database.
+            drop(stream);
+            return Err(writer.abort_after(error).await);
+        }
     };
     let written = writer.commit().await?;
     context.monitor.tell(Event::End(Phase::Backup));
@@ -123,9 +127,8 @@ async fn prepare(
     started: UnixMillis,
     context: &RunContext,
 ) -> Result<Prepared> {
-    let catalogue = archive.catalogue().await?;
-    archive.check_encryption_policy(&catalogue).await?;
     if archive.keyring().is_empty() {
+        archive.check_encryption_policy(&archive.catalogue().await?).await?;
         context.note("no encryption key was given: this backup is not encrypted (`etcdbr keygen` makes a key)");
     }
     let member = Member::pin(&request.etcd, &*context.monitor).await?;
