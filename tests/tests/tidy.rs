@@ -12,8 +12,7 @@ use etcdbr_tests::tools::workspace;
 use source::{Source, files, sources};
 
 /// Rule, the beginning of the complaint, reason.
-const EXCEPTIONS: [(&str, &str, &str); 7] = [
-    (MUTUAL, "engine: `bbolt::cursor` and `bbolt::file`", "the file hands out its cursors; move that to the door"),
+const EXCEPTIONS: [(&str, &str, &str); 6] = [
     (MUTUAL, "engine: `datadir::image` and `datadir::stage`", "`Durability` wants a file below both"),
     (MUTUAL, "engine: `datadir::install` and `datadir::stage`", "`Durability` wants a file below both"),
     (MUTUAL, "engine: `datadir::place` and `datadir::stage`", "`Durability` wants a file below both"),
