@@ -12,9 +12,7 @@ use etcdbr_tests::tools::workspace;
 use source::{Source, files, sources};
 
 /// Rule, the beginning of the complaint, reason.
-const EXCEPTIONS: [(&str, &str, &str); 3] = [
-    (MUTUAL, "engine: `etcd::hash` and `etcd::member`", "a member's method asks; it should hand over its session"),
-    (MUTUAL, "engine: `etcd::member` and `etcd::seam`", "a member's method asks; it should hand over its session"),
+const EXCEPTIONS: [(&str, &str, &str); 1] = [
     (MUTUAL, "engine: `format::header` and `format::key`", "`FORMAT_VERSION` belongs to the door"),
 ];
 const MUTUAL: &str = "no_two_files_import_each_other";
