@@ -12,10 +12,7 @@ use etcdbr_tests::tools::workspace;
 use source::{Source, files, sources};
 
 /// Rule, the beginning of the complaint, reason.
-const EXCEPTIONS: [(&str, &str, &str); 1] = [
-    (MUTUAL, "engine: `format::header` and `format::key`", "`FORMAT_VERSION` belongs to the door"),
-];
-const MUTUAL: &str = "no_two_files_import_each_other";
+const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 
 const MAX_FILE_LINES: usize = 600;
 const MAX_FUNCTION_LINES: usize = 60;
