@@ -12,16 +12,7 @@ use etcdbr_tests::tools::workspace;
 use source::{Source, files, sources};
 
 /// Rule, the beginning of the complaint, reason.
-const EXCEPTIONS: [(&str, &str, &str); 7] = [
-    (MUTUAL, "engine: `bbolt::cursor` and `bbolt::file`", "the file hands out its cursors; move that to the door"),
-    (MUTUAL, "engine: `datadir::image` and `datadir::stage`", "`Durability` wants a file below both"),
-    (MUTUAL, "engine: `datadir::install` and `datadir::stage`", "`Durability` wants a file below both"),
-    (MUTUAL, "engine: `datadir::place` and `datadir::stage`", "`Durability` wants a file below both"),
-    (MUTUAL, "engine: `etcd::hash` and `etcd::member`", "a member's method asks; it should hand over its session"),
-    (MUTUAL, "engine: `etcd::member` and `etcd::seam`", "a member's method asks; it should hand over its session"),
-    (MUTUAL, "engine: `format::header` and `format::key`", "`FORMAT_VERSION` belongs to the door"),
-];
-const MUTUAL: &str = "no_two_files_import_each_other";
+const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 
 const MAX_FILE_LINES: usize = 600;
 const MAX_FUNCTION_LINES: usize = 60;

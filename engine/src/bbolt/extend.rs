@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use super::file::{BoltFile, Bucket};
+use super::bucket::Bucket;
+use super::file::BoltFile;
 use super::layout::{FLAG_LEAF, Meta, PageId, page_header};
 use super::page::{Entry, Holds};
 use super::tree::{PageWriter, Tree};

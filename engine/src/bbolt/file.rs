@@ -1,7 +1,6 @@
-//! A whole bbolt file as bytes: its meta, its pages by number, its buckets by name.
+//! A whole bbolt file as bytes: its meta, its pages by number.
 
-use super::cursor::Cursor;
-use super::layout::{BUCKET_HEADER_BYTES, Meta, PAGE_HEADER_BYTES, PageId, page_sizes, u64_at};
+use super::layout::{Meta, PAGE_HEADER_BYTES, PageId, page_sizes};
 use super::page::{Holds, Page, damaged};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -13,13 +12,6 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct BoltFile<'a> {
     bytes: &'a [u8],
     meta: Meta,
-}
-
-/// One bucket of a file.
-#[derive(Debug, Clone, Copy)]
-pub struct Bucket<'a> {
-    root: Root<'a>,
-    sequence: u64,
 }
 
 /// Where a bucket's tree starts.
@@ -82,43 +74,6 @@ impl<'a> BoltFile<'a> {
         self.meta.high_water.0.saturating_mul(u64::from(self.meta.page_size))
     }
 
-    /// The bucket of that name, if there is one.
-    ///
-    /// # Errors
-    /// `Damaged` where the root's tree does not parse.
-    pub fn bucket(&self, name: &[u8]) -> Result<Option<Bucket<'a>>> {
-        let mut cursor = Cursor::new(*self, Root::Page(self.meta.root), Holds::Buckets);
-        match cursor.seek(name)? {
-            Some(entry) if entry.key == name => Bucket::parse(name, entry.value).map(Some),
-            _ => Ok(None),
-        }
-    }
-
-    /// All buckets, by name ascending.
-    ///
-    /// # Errors
-    /// `Damaged` where the root's tree does not parse.
-    pub fn buckets(&self) -> Result<Vec<(&'a [u8], Bucket<'a>)>> {
-        self.raw_buckets()?.into_iter().map(|(name, value)| Ok((name, Bucket::parse(name, value)?))).collect()
-    }
-
-    /// All buckets as the root holds them: name and value (bucket header, inline page).
-    pub(super) fn raw_buckets(&self) -> Result<Vec<(&'a [u8], &'a [u8])>> {
-        let mut cursor = Cursor::new(*self, Root::Page(self.meta.root), Holds::Buckets);
-        let mut buckets = Vec::new();
-        let mut entry = cursor.first()?;
-        while let Some(bucket) = entry {
-            buckets.push((bucket.key, bucket.value));
-            entry = cursor.next()?;
-        }
-        Ok(buckets)
-    }
-
-    /// A cursor over the entries of `bucket`.
-    pub fn cursor(&self, bucket: &Bucket<'a>) -> Cursor<'a> {
-        Cursor::new(*self, bucket.root, Holds::Values)
-    }
-
     /// Page `id` with its overflow.
     pub(super) fn page(&self, id: PageId, holds: Holds) -> Result<Page<'a>> {
         let outside = || damaged(id, format!("is outside it (it has {})", self.meta.high_water));
@@ -148,32 +103,6 @@ impl<'a> BoltFile<'a> {
                 }
             }
         }
-    }
-}
-
-impl<'a> Bucket<'a> {
-    /// Reads what the root holds of bucket `name`.
-    pub(super) fn parse(name: &[u8], value: &'a [u8]) -> Result<Self> {
-        let parsed = || {
-            let root = PageId(u64_at(value, 0)?);
-            let sequence = u64_at(value, 8)?;
-            let inline = value.get(BUCKET_HEADER_BYTES..)?;
-            Some(Self { root: if root.0 == 0 { Root::Inline(inline) } else { Root::Page(root) }, sequence })
-        };
-        parsed().ok_or_else(|| {
-            let name = String::from_utf8_lossy(name).into_owned();
-            Error::new(ErrorKind::Damaged, format!("bucket {name} of the database has no header"))
-        })
-    }
-
-    /// Where its tree starts.
-    pub(super) fn root(&self) -> Root<'a> {
-        self.root
-    }
-
-    /// Its sequence number.
-    pub(super) fn sequence(&self) -> u64 {
-        self.sequence
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! This room knows nothing of etcd, and does no I/O but through the `Write` that it is given.
 
+mod bucket;
 mod check;
 mod cursor;
 mod extend;
@@ -18,9 +19,10 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
+pub use bucket::Bucket;
 pub use check::{BucketFacts, TreeFacts, Visitor, check, check_visiting};
 pub use cursor::Cursor;
 pub use extend::{Extended, Extension, empty_file};
-pub use file::{BoltFile, Bucket};
+pub use file::BoltFile;
 pub use layout::{Meta, PageId};
 pub use page::Entry;

@@ -11,10 +11,10 @@ use std::os::unix::fs::FileExt;
 
 use memmap2::Mmap;
 
+use super::durability::Durability;
 use super::lease::{Leases, lease_id};
 use super::membership::Membership;
 use super::mvcc::{compact_revision, record_key_parts, stored_key};
-use super::stage::Durability;
 use super::wal::TERM;
 use crate::bbolt::{BoltFile, Bucket, Entry, Extension, TreeFacts, check_visiting};
 use crate::error::{Error, ErrorKind, Result};

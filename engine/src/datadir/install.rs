@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::durability::Durability;
 use super::image::ImageFacts;
 use super::place::Place;
-use super::stage::Durability;
 use crate::error::Result;
 
 /// A data directory that etcd would start from, were it in its place. Dropped, it leaves nothing behind.

@@ -6,6 +6,7 @@
 //!
 //! This room uses `std::fs` and nothing else of the world: no network, no stores, no async.
 
+mod durability;
 mod hash;
 mod image;
 mod install;
@@ -20,11 +21,12 @@ mod wal;
 #[cfg(test)]
 mod tests;
 
+pub use durability::Durability;
 pub use hash::hash_kv;
 pub use image::{AuthState, ImageFacts};
 pub use install::{InstalledDataDir, ReadyDataDir};
 pub use membership::{Member, Membership, MembershipRequest};
 pub use mvcc::{decode_record, record_key_parts};
 pub use snap::{SnapFile, read_snap};
-pub use stage::{Durability, Preallocate, StageOptions, StagedDataDir};
+pub use stage::{Preallocate, StageOptions, StagedDataDir};
 pub use wal::{SEGMENT_BYTES as WAL_BYTES, WalContent, WalEntry, read_wal};

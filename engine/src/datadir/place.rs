@@ -17,7 +17,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, statvfs};
 use rustix::io::Errno;
 
-use super::stage::Durability;
+use super::durability::{Durability, sync_dir};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What stands between the hidden name of a stage and its id.
@@ -291,14 +291,4 @@ fn rename_into_nothing(from: &Path, to: &Path) -> Result<()> {
         return Err(taken());
     }
     fs::rename(from, to).map_err(|error| Error::file("rename the stage to", to, error))
-}
-
-/// Makes the names in `dir` durable.
-pub(super) fn sync_dir(dir: &Path, durability: Durability) -> Result<()> {
-    match durability {
-        Durability::None => Ok(()),
-        Durability::Fsync => {
-            File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| Error::file("sync", dir, error))
-        }
-    }
 }

@@ -5,22 +5,13 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::durability::{Durability, sync_dir};
 use super::image;
 use super::install::ReadyDataDir;
 use super::membership::Membership;
-use super::place::{Place, sync_dir};
+use super::place::Place;
 use super::{snap, wal};
 use crate::error::{Error, Result};
-
-/// Whether what is written survives a power cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// Files, directories and names are synced before and after the rename.
-    #[default]
-    Fsync,
-    /// Nothing is synced: for tests and throw-away directories.
-    None,
-}
 
 /// Whether the WAL gets the 64 MB that etcd gives a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -36,26 +36,32 @@ pub struct HashAnswer {
     pub took: Duration,
 }
 
-pub(super) async fn ask(member: &Member, at: HashAt) -> Result<HashAnswer> {
-    let revision = match at {
-        HashAt::Current => 0,
-        HashAt::Revision(revision) => revision.0,
-    };
-    let begun = Instant::now();
-    let answer = member
-        .session()
-        .ask(HashKvRequest { revision }, HASH_TIMEOUT, |channel, request| async move {
-            MaintenanceClient::new(channel).hash_kv(request).await
+impl Member {
+    /// etcd's own hash of all records. Stalls the member's writes (0.6 s a GiB): ask rarely, and a follower.
+    ///
+    /// # Errors
+    /// As every question; `NotFound` for a revision that is compacted.
+    pub async fn hash_kv(&self, at: HashAt) -> Result<HashAnswer> {
+        let revision = match at {
+            HashAt::Current => 0,
+            HashAt::Revision(revision) => revision.0,
+        };
+        let begun = Instant::now();
+        let answer = self
+            .session()
+            .ask(HashKvRequest { revision }, HASH_TIMEOUT, |channel, request| async move {
+                MaintenanceClient::new(channel).hash_kv(request).await
+            })
+            .await
+            .map_err(|fault| self.session().error(fault, "read its HashKV"))?;
+        let took = begun.elapsed();
+        self.check_header(answer.header.as_ref())?;
+        Ok(HashAnswer {
+            hash: answer.hash,
+            compact_revision: (answer.compact_revision > 0).then_some(Revision(answer.compact_revision)),
+            hash_revision: (answer.hash_revision > 0).then_some(Revision(answer.hash_revision)),
+            header_revision: Revision(answer.header.unwrap_or_default().revision),
+            took,
         })
-        .await
-        .map_err(|fault| member.session().error(fault, "read its HashKV"))?;
-    let took = begun.elapsed();
-    member.check_header(answer.header.as_ref())?;
-    Ok(HashAnswer {
-        hash: answer.hash,
-        compact_revision: (answer.compact_revision > 0).then_some(Revision(answer.compact_revision)),
-        hash_revision: (answer.hash_revision > 0).then_some(Revision(answer.hash_revision)),
-        header_revision: Revision(answer.header.unwrap_or_default().revision),
-        took,
-    })
+    }
 }

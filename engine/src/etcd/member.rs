@@ -1,4 +1,6 @@
 //! The pinned member: who it is, and where its history stands.
+//!
+//! Its other questions are methods in the files of their answers: `seam.rs` and `hash.rs`.
 
 use std::sync::Arc;
 
@@ -8,9 +10,7 @@ use etcdbr_proto::etcdserverpb::{MemberListRequest, RangeRequest, RangeResponse,
 
 use super::endpoint::EtcdOptions;
 use super::fault::Fault;
-use super::hash::{self, HashAnswer, HashAt};
 use super::pin;
-use super::seam::{self, SeamCapture};
 use super::session::Session;
 use super::snapshot::SnapshotStream;
 use super::status::{MemberStatus, ask_status};
@@ -92,16 +92,6 @@ impl Member {
         Ok(Revision(answer.header.unwrap_or_default().revision))
     }
 
-    /// The records of `revision` as a watch gives them, which is what proves later that capture met this history.
-    /// `revision` is what [`Self::linearizable_revision`] gave. Waits [`super::SEAM_WAIT`] at most and keeps
-    /// [`super::SEAM_BYTES_MAX`] at most; where the records are not to be had it says so and is no error.
-    ///
-    /// # Errors
-    /// As every question.
-    pub async fn seam(&self, revision: Revision) -> Result<SeamCapture> {
-        seam::capture(self, revision).await
-    }
-
     /// Begins to stream the member's database. The server forces a commit first, so that the image holds at least
     /// the revision that [`Self::linearizable_revision`] gave before.
     ///
@@ -109,14 +99,6 @@ impl Member {
     /// As every question; `Denied` where the user is not root.
     pub async fn snapshot(&self) -> Result<SnapshotStream> {
         SnapshotStream::open(&self.session).await
-    }
-
-    /// etcd's own hash of all records. Stalls the member's writes (0.6 s a GiB): ask rarely, and a follower.
-    ///
-    /// # Errors
-    /// As every question; `NotFound` for a revision that is compacted.
-    pub async fn hash_kv(&self, at: HashAt) -> Result<HashAnswer> {
-        hash::ask(self, at).await
     }
 
     pub(super) fn session(&self) -> &Session {

@@ -85,29 +85,37 @@ impl fmt::Display for Unproven {
     }
 }
 
-pub(super) async fn capture(member: &Member, revision: Revision) -> Result<SeamCapture> {
-    let unproven = |reason| Ok(SeamCapture { revision, records: Vec::new(), proof: Proof::Unproven(reason) });
-    if revision <= Revision::EMPTY {
-        return unproven(Unproven::NothingWritten);
-    }
-    let before = Revision(revision.0 - 1);
-    if !member.is_readable(before).await? {
-        return unproven(Unproven::Compacted);
-    }
-    let mut collector = Collector::new(revision);
-    let wait = SEAM_WAIT.min(member.session().request_timeout());
-    let watched = match timeout(wait, collect(member, &mut collector)).await {
-        Ok(outcome) => outcome?,
-        Err(_) => Outcome::Unproven(Unproven::Silent),
-    };
-    // The watch is dropped by now.
-    match watched {
-        Outcome::Unproven(reason) => unproven(reason),
-        // Asked again, because a compaction at the very revision may have come between and cancels no watch.
-        Outcome::Complete if member.is_readable(before).await? => {
-            Ok(SeamCapture { revision, records: collector.records, proof: Proof::Proven })
+impl Member {
+    /// The records of `revision` as a watch gives them, which is what proves later that capture met this history.
+    /// `revision` is what [`Self::linearizable_revision`] gave. Waits [`SEAM_WAIT`] at most and keeps
+    /// [`SEAM_BYTES_MAX`] at most; where the records are not to be had it says so and is no error.
+    ///
+    /// # Errors
+    /// As every question.
+    pub async fn seam(&self, revision: Revision) -> Result<SeamCapture> {
+        let unproven = |reason| Ok(SeamCapture { revision, records: Vec::new(), proof: Proof::Unproven(reason) });
+        if revision <= Revision::EMPTY {
+            return unproven(Unproven::NothingWritten);
         }
-        Outcome::Complete => unproven(Unproven::Compacted),
+        let before = Revision(revision.0 - 1);
+        if !self.is_readable(before).await? {
+            return unproven(Unproven::Compacted);
+        }
+        let mut collector = Collector::new(revision);
+        let wait = SEAM_WAIT.min(self.session().request_timeout());
+        let watched = match timeout(wait, collect(self, &mut collector)).await {
+            Ok(outcome) => outcome?,
+            Err(_) => Outcome::Unproven(Unproven::Silent),
+        };
+        // The watch is dropped by now.
+        match watched {
+            Outcome::Unproven(reason) => unproven(reason),
+            // Asked again, because a compaction at the very revision may have come between and cancels no watch.
+            Outcome::Complete if self.is_readable(before).await? => {
+                Ok(SeamCapture { revision, records: collector.records, proof: Proof::Proven })
+            }
+            Outcome::Complete => unproven(Unproven::Compacted),
+        }
     }
 }
 

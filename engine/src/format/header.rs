@@ -16,14 +16,13 @@ use etcdbr_proto::etcdbr::v1 as stored;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use super::FORMAT_VERSION;
 use super::key::{KeyId, Salt};
 use super::name::{BackupName, LineageId, NameKind, ObjectNonce};
 use crate::clock::UnixMillis;
 use crate::error::{Error, ErrorKind, Result};
 use crate::revision::Revision;
 
-/// The format that this code writes, and the only one that it reads.
-pub const FORMAT_VERSION: u16 = 1;
 /// Bytes before the header's protobuf.
 pub const PREAMBLE_BYTES: usize = 16;
 /// Longest header protobuf.

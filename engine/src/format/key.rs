@@ -5,7 +5,7 @@ use std::fmt;
 use hkdf::Hkdf;
 use sha2::Sha256;
 
-use super::header::FORMAT_VERSION;
+use super::FORMAT_VERSION;
 use crate::secret::SecretKey;
 
 /// Names an archive key without telling anything of it.

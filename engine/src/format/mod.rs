@@ -14,8 +14,11 @@ pub use footer::{
 };
 pub use frame::{FRAME_HEADER_BYTES, FrameHeader, FrameRole, TAG_BYTES, frame_aad, frame_nonce};
 pub use header::{
-    Codec, DEFAULT_CHUNK_BYTES, EncodedHeader, FORMAT_VERSION, Kind, MAX_CHUNK_BYTES, MAX_HEADER_BYTES, ObjectHeader,
-    PREAMBLE_BYTES, Protection,
+    Codec, DEFAULT_CHUNK_BYTES, EncodedHeader, Kind, MAX_CHUNK_BYTES, MAX_HEADER_BYTES, ObjectHeader, PREAMBLE_BYTES,
+    Protection,
 };
 pub use key::{KeyId, Salt, key_id, object_key};
 pub use name::{ArchivePrefix, BackupName, LineageId, NameKind, ObjectNonce};
+
+/// The format that this code writes, and the only one that it reads.
+pub const FORMAT_VERSION: u16 = 1;

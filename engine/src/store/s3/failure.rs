@@ -68,9 +68,8 @@ impl S3Failure {
             }
             SdkError::ResponseError(response) => {
                 let status = response.raw().status().as_u16();
-                let hint = "does the endpoint speak S3?".to_owned();
                 let source = SdkError::<E, HttpResponse>::ResponseError(response).into();
-                Self { status: Some(status), ..Self::of_passage(source, hint) }
+                Self { status: Some(status), ..Self::of_passage(source, "does the endpoint speak S3?") }
             }
             other => Self::of_dispatch(other.into()),
         }
@@ -78,43 +77,32 @@ impl S3Failure {
 
     /// Neither an answer nor a word of one: connection, TLS, credentials.
     fn of_dispatch(source: Box<dyn StdError + Send + Sync>) -> Self {
-        let hint = "is the endpoint right, and is the store up?".to_owned();
         if let Some(found) = cause::<CredentialsError>(source.as_ref()) {
-            let hint = "give credentials in the environment or in a profile".to_owned();
             let passing = matches!(found, CredentialsError::ProviderTimedOut(_));
-            return Self {
-                passing,
-                kind: ErrorKind::Denied,
-                hint: Some(hint),
-                ..Self::of_passage(source, String::new())
-            };
+            let hint = "give credentials in the environment or in a profile";
+            return Self { passing, ..Self::of_mistake(source, ErrorKind::Denied, hint) };
         }
         match cause::<rustls::Error>(source.as_ref()) {
             Some(rustls::Error::InvalidCertificate(_)) => {
-                let hint = "give the CA that signed the store's certificate".to_owned();
-                Self {
-                    passing: false,
-                    kind: ErrorKind::Denied,
-                    hint: Some(hint),
-                    ..Self::of_passage(source, String::new())
-                }
+                Self::of_mistake(source, ErrorKind::Denied, "give the CA that signed the store's certificate")
             }
             Some(rustls::Error::InvalidMessage(_)) => {
-                let hint = "does the endpoint speak TLS? if not, begin it with http://".to_owned();
-                Self {
-                    passing: false,
-                    kind: ErrorKind::Invalid,
-                    hint: Some(hint),
-                    ..Self::of_passage(source, String::new())
-                }
+                let hint = "does the endpoint speak TLS? if not, begin it with http://";
+                Self::of_mistake(source, ErrorKind::Invalid, hint)
             }
-            _ => Self::of_passage(source, hint),
+            _ => Self::of_passage(source, "is the endpoint right, and is the store up?"),
         }
     }
 
     /// Something on the way that may pass.
-    fn of_passage(source: Box<dyn StdError + Send + Sync>, hint: String) -> Self {
-        Self { status: None, code: None, passing: true, kind: ErrorKind::Unavailable, hint: Some(hint), source }
+    fn of_passage(source: Box<dyn StdError + Send + Sync>, hint: &str) -> Self {
+        let hint = Some(hint.to_owned());
+        Self { status: None, code: None, passing: true, kind: ErrorKind::Unavailable, hint, source }
+    }
+
+    /// Something on the way that stays until somebody mends it.
+    fn of_mistake(source: Box<dyn StdError + Send + Sync>, kind: ErrorKind, hint: &str) -> Self {
+        Self { passing: false, kind, ..Self::of_passage(source, hint) }
     }
 
     fn of_answer(status: u16, code: Option<String>, message: &str, region: Option<String>) -> Self {
@@ -266,5 +254,27 @@ mod tests {
         let error = S3Failure::of_dispatch(Box::new(std::io::Error::other(inner)));
         assert!(!error.is_passing());
         assert_eq!(error.error(SUBJECT).kind(), ErrorKind::Denied);
+    }
+
+    #[test]
+    fn what_fails_on_the_way_says_what_to_do() {
+        let certificate = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let plain_http = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+        let slow = CredentialsError::provider_timed_out(std::time::Duration::from_secs(1));
+        let causes: [(Box<dyn StdError + Send + Sync>, bool, ErrorKind, &str); 5] = [
+            (certificate.into(), false, ErrorKind::Denied, "CA"),
+            (plain_http.into(), false, ErrorKind::Invalid, "http://"),
+            (CredentialsError::not_loaded_no_source().into(), false, ErrorKind::Denied, "credentials"),
+            (slow.into(), true, ErrorKind::Denied, "credentials"),
+            (std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into(), true, ErrorKind::Unavailable, "up?"),
+        ];
+        for (cause, passing, kind, hint) in causes {
+            let said = cause.to_string();
+            let failure = S3Failure::of_dispatch(cause);
+            assert_eq!(failure.is_passing(), passing, "{said}");
+            let error = failure.error(SUBJECT);
+            assert_eq!(error.kind(), kind, "{said}");
+            assert!(error.next_step().is_some_and(|step| step.contains(hint)), "{said}: {error}");
+        }
     }
 }
