@@ -133,7 +133,8 @@ fn examine(file: &BoltFile<'_>) -> Result<(ImageFacts, Leases)> {
             let (main, _, change) = record_key_parts(entry.key)?;
             last = last.max(main);
             let about = stored_key(main, entry.value)?;
-            if change == Change::Put { leases.refer(about.lease) } else { Ok(()) }
+            leases.refer(about.key, if change == Change::Put { about.lease } else { 0 });
+            Ok(())
         }
         _ => Ok(()),
     })?;

@@ -105,6 +105,7 @@ impl Place {
             }
             Side::Inside => {
                 refuse_content(&self.data_dir)?;
+                give_to_owner(&self.member_dir(), &self.data_dir)?;
                 rename_into_nothing(&self.member_dir(), &self.data_dir.join(MEMBER))?;
                 self.installed = true;
                 // What is left is an empty directory that the next restore would remove as well.
@@ -167,6 +168,23 @@ impl Drop for Place {
             let _ = fs::remove_dir(dir);
         }
     }
+}
+
+/// Lets a data dir that root restores into keep its owner: the etcd that runs as that user could not read it otherwise.
+fn give_to_owner(tree: &Path, data_dir: &Path) -> Result<()> {
+    let owner = fs::metadata(data_dir).map_err(|error| Error::file("look at", data_dir, error))?;
+    if !rustix::process::geteuid().is_root() || (owner.uid(), owner.gid()) == (0, 0) {
+        return Ok(());
+    }
+    let mut waiting = vec![tree.to_owned()];
+    while let Some(path) = waiting.pop() {
+        let given = std::os::unix::fs::lchown(&path, Some(owner.uid()), Some(owner.gid()));
+        given.map_err(|error| Error::file("change the owner of", &path, error))?;
+        if path.is_dir() {
+            waiting.extend(names_in(&path)?.iter().map(|name| path.join(name)));
+        }
+    }
+    Ok(())
 }
 
 /// `path` without a slash at its end or dots in between.
@@ -236,7 +254,14 @@ fn remove_leftovers(parent: &Path, prefix: &OsStr, own: &Path) -> Result<()> {
         let lock = File::open(&stage).map_err(|error| Error::file("open", &stage, error))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => return Err(under_way(&stage)),
-            _ => fs::remove_dir_all(&stage).map_err(|error| Error::file("remove the leftover", &stage, error))?,
+            Ok(()) => fs::remove_dir_all(&stage).map_err(|error| Error::file("remove the leftover", &stage, error))?,
+            // Without locks nobody can tell a leftover from a restore that is under way.
+            Err(error) => {
+                let message = format!("{} is left from another restore, or one is under way", stage.display());
+                return Err(Error::new(ErrorKind::Refused, message)
+                    .hint("remove it if no restore is running")
+                    .caused_by(io::Error::from(error)));
+            }
         }
     }
     Ok(())

@@ -39,7 +39,7 @@ fn revision_key(main: i64) -> Vec<u8> {
 fn buckets() -> Buckets {
     let bucket =
         |entries: &[(&[u8], &[u8])]| entries.iter().map(|&(key, value)| (key.to_vec(), value.to_vec())).collect();
-    let records = (2..700).map(|main| put(main, "/a", if main == 9 { 77 } else { 0 }));
+    let records = (2..700).map(|main| if main == 9 { put(main, "/leased", 77) } else { put(main, "/a", 0) });
     [
         ("alarm", bucket(&[(b"\x08\x01\x10\x01", b"")])),
         ("auth", bucket(&[(b"authEnabled", b"\x01"), (b"authRevision", b"\0\0\0\0\0\0\0\x01")])),
@@ -337,6 +337,20 @@ fn an_existing_empty_dir_keeps_its_owner_mode_and_attributes() {
     assert_eq!((before.ino(), before.mode(), before.uid()), (after.ino(), after.mode(), after.uid()));
     is_whole(&data_dir);
     assert_eq!(names(&data_dir), ["member"]);
+}
+
+#[test]
+fn what_root_restores_belongs_to_the_owner_of_the_data_dir() {
+    let temp = TempDir::new().unwrap();
+    if fs::metadata(temp.path()).unwrap().uid() != 0 {
+        return; // Only root can give files away.
+    }
+    std::os::unix::fs::chown(temp.path(), Some(12_345), Some(54_321)).unwrap();
+    restore(temp.path()).unwrap();
+    for path in ["member", "member/snap", "member/snap/db", "member/wal/0000000000000000-0000000000000000.wal"] {
+        let found = fs::metadata(temp.path().join(path)).unwrap();
+        assert_eq!((found.uid(), found.gid()), (12_345, 54_321), "{path}");
+    }
 }
 
 #[test]

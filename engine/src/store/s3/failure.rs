@@ -142,13 +142,15 @@ impl S3Failure {
         let Subject { action, key, store } = subject;
         let message = match (self.status, self.kind) {
             (Some(404), _) if self.is_code("NoSuchBucket") => format!("cannot {action} {key}: no such {store}"),
-            (Some(404), _) => format!("no object {key} in {store}"),
+            (Some(404), _) if matches!(action, "read" | "look at") => format!("no object {key} in {store}"),
             (Some(412), _) => format!("{key} in {store} changed while it was read"),
             (Some(416), _) => format!("{key} in {store} is shorter than what was asked for"),
             _ => format!("cannot {action} {key} in {store}"),
         };
         let error = Error::new(self.kind, message).caused_by(self.source);
-        match self.hint {
+        // Only objects can be absent; for anything else the whole service is another one.
+        let elsewhere = self.status == Some(404) && !matches!(action, "read" | "look at");
+        match self.hint.or(elsewhere.then(|| "check that the endpoint leads to a store that speaks S3".to_owned())) {
             Some(hint) => error.hint(hint),
             None => error,
         }

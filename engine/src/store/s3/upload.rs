@@ -16,6 +16,7 @@ use crate::store::object::PartNumber;
 use crate::store::retry::RetryPolicy;
 use crate::store::s3::client::answer_within;
 use crate::store::s3::failure::S3Failure;
+use crate::store::s3::list::pending;
 use crate::store::s3::{Payload, Shared, length};
 
 /// An upload that the store knows by its id. Dropped without an end, it stays in the store until `pending_uploads`
@@ -37,6 +38,15 @@ enum State {
     Aborted,
 }
 
+/// An attempt whose answer was lost may have begun an upload of which nobody knows the id: keys are never shared, so all
+/// of this key but `ours` are such.
+async fn forget_others(shared: &Shared, key: &str, ours: &str) -> Result<()> {
+    for other in pending(shared, key).await?.into_iter().filter(|other| other.key == key && other.id != ours) {
+        abort(shared, key, &other.id).await?;
+    }
+    Ok(())
+}
+
 /// What completing needs to know of a part.
 #[derive(Debug, Clone)]
 struct Receipt {
@@ -50,14 +60,20 @@ impl S3Upload {
     pub(super) async fn start(shared: Arc<Shared>, key: &str, part_bytes: u64) -> Result<Self> {
         let ledger = Ledger::new(key, part_bytes)?;
         let mut attempts = shared.retry.begin();
+        let mut lost_answers = 0;
         let id = loop {
             match shared.client.create_multipart_upload().bucket(&shared.bucket).key(key).send().await {
                 Ok(answer) => break answer.upload_id.ok_or_else(|| shared.unusable("POST", key, "an upload id"))?,
                 Err(error) => {
                     attempts.again(S3Failure::new(error).failure(shared.subject("begin", key))).await?;
+                    lost_answers += 1;
                 }
             }
         };
+        if lost_answers > 0 {
+            // A store that does not let us list them keeps them for the janitor; the backup goes on.
+            let _ = forget_others(&shared, key, &id).await;
+        }
         Ok(Self { shared, key: key.to_owned(), id, ledger, state: RwLock::new(State::Open) })
     }
 
