@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use etcdbr_engine::etcd::EtcdOptions;
 use etcdbr_engine::secret::SecretText;
 use etcdbr_engine::tls::{ClientIdentity, ServerIdentity, TlsOptions};
@@ -35,7 +36,7 @@ pub(crate) struct EtcdArgs {
     #[arg(long, env = "ETCDBR_KEY", value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
     /// Do not check the servers' certificates
-    #[arg(long, env = "ETCDBR_INSECURE_SKIP_TLS_VERIFY")]
+    #[arg(long, env = "ETCDBR_INSECURE_SKIP_TLS_VERIFY", value_parser = BoolishValueParser::new())]
     insecure_skip_tls_verify: bool,
     /// User, where etcd's authentication is on; it needs the role root
     #[arg(long, env = "ETCDBR_ETCD_USERNAME", value_name = "NAME")]

@@ -51,5 +51,16 @@ fn write_key(path: &Path, key: &str) -> Result<()> {
                 Error::file("create", path, error)
             }
         })?;
-    writeln!(file, "{key}").and_then(|()| file.sync_all()).map_err(|error| Error::file("write", path, error))
+    let written = writeln!(file, "{key}").and_then(|()| file.sync_all()).and_then(|()| sync_parent(path));
+    written.map_err(|error| {
+        // Half a key is none, and would be in the way of the next try.
+        let _ = std::fs::remove_file(path);
+        Error::file("write", path, error)
+    })
+}
+
+/// The name of a new file is durable once its directory is.
+fn sync_parent(path: &Path) -> std::io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(parent)?.sync_all()
 }

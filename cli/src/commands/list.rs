@@ -1,6 +1,7 @@
 //! `etcdbr list`: what the archive holds.
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use etcdbr_engine::Result;
 use etcdbr_engine::archive::{Archive, BackupEntry, BackupReader, Catalogue, Lineage, OpenedHeader};
 use etcdbr_engine::format::{NameKind, Protection};
@@ -18,7 +19,7 @@ const PARALLEL_DETAILS: usize = 8;
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Read each backup's header and, with its key, its footer: encryption, labels, image size, etcd version
-    #[arg(long, env = "ETCDBR_DETAILS")]
+    #[arg(long, env = "ETCDBR_DETAILS", value_parser = BoolishValueParser::new())]
     details: bool,
     #[command(flatten)]
     store: StoreArgs,

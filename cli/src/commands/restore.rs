@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use etcdbr_engine::Result;
 use etcdbr_engine::archive::{ReadLimits, Selection};
 use etcdbr_engine::datadir::{AuthState, Member, MembershipRequest};
@@ -52,7 +53,7 @@ pub(crate) struct RestoreArgs {
     #[arg(long, env = "ETCDBR_LINEAGE", value_name = "ID")]
     lineage: Option<LineageId>,
     /// Show what would be done, and do nothing
-    #[arg(long, env = "ETCDBR_DRY_RUN")]
+    #[arg(long, env = "ETCDBR_DRY_RUN", value_parser = BoolishValueParser::new())]
     dry_run: bool,
     /// Threads that decrypt and decompress [default: all cores]
     #[arg(long, env = "ETCDBR_COMPRESSION_THREADS", value_name = "N", help_heading = "Archive", value_parser = clap::value_parser!(u16).range(1..=256))]

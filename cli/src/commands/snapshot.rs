@@ -1,6 +1,7 @@
 //! `etcdbr snapshot`: back up a running etcd into the archive.
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use etcdbr_engine::archive::WriteLimits;
 use etcdbr_engine::backup::{FullRequest, FullSummary, take_full};
 use etcdbr_engine::pipeline::CompressionLevel;
@@ -20,7 +21,7 @@ const MAX_PART_BYTES: u64 = 512 << 20;
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotArgs {
     /// Take one full backup and exit
-    #[arg(long, env = "ETCDBR_ONCE")]
+    #[arg(long, env = "ETCDBR_ONCE", value_parser = BoolishValueParser::new())]
     once: bool,
     /// Text to store with the backup and show in `list --details`; may be given several times
     #[arg(long = "label", env = "ETCDBR_LABEL", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]

@@ -110,15 +110,24 @@ impl Place {
                 self.installed = true;
                 // What is left is an empty directory that the next restore would remove as well.
                 let _ = fs::remove_dir(&self.stage);
-                sync_dir(&self.data_dir, durability)?;
             }
+        }
+        self.sync_names(durability).map_err(|error| {
+            error.hint("the data directory is in place, but a power cut could undo that: run `sync` before etcd starts")
+        })?;
+        Ok(self.data_dir.clone())
+    }
+
+    fn sync_names(&self, durability: Durability) -> Result<()> {
+        if self.side == Side::Inside {
+            sync_dir(&self.data_dir, durability)?;
         }
         let parent = self.data_dir.parent().map(or_here);
         let created_in = self.created.iter().filter_map(|dir| dir.parent().map(or_here));
         for dir in parent.filter(|_| self.side == Side::Beside).into_iter().chain(created_in) {
             sync_dir(&dir, durability)?;
         }
-        Ok(self.data_dir.clone())
+        Ok(())
     }
 
     fn create_parents(&mut self, parent: &Path) -> Result<()> {
