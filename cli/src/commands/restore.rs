@@ -8,7 +8,7 @@ use clap::builder::BoolishValueParser;
 use etcdbr_engine::Result;
 use etcdbr_engine::archive::{ReadLimits, Selection};
 use etcdbr_engine::datadir::{AuthState, Member, MembershipRequest};
-use etcdbr_engine::format::{BackupName, LineageId};
+use etcdbr_engine::format::{BackupName, LineageId, Protection};
 use etcdbr_engine::restore::{Purpose, RestorePlan, RestoreRequest, RestoreSummary, plan_restore, run_restore};
 use etcdbr_engine::run::RunContext;
 use serde_json::{Value, json};
@@ -176,13 +176,14 @@ fn summary_text(summary: &RestoreSummary) -> String {
         facts.compact_floor.map_or_else(|| "never compacted".to_owned(), |floor| format!("compacted at {floor}"));
     let mut out = format!(
         "restored {name} into {} in {:.1} s\n  taken {} from cluster {}\n  revision {}, {compacted}, {}\n  \
-         proven: every byte authenticated, SHA-256 of the image, tree of the database\n",
+         proven: {}, SHA-256 of the image, tree of the database\n",
         summary.data_dir.display(),
         summary.duration_ms as f64 / 1000.0,
         name.created,
         name.lineage.cluster,
         facts.revision,
         human_bytes(facts.db_bytes),
+        if encrypted(summary) { "every byte authenticated" } else { "checksums (the backup is not encrypted)" },
     );
     if facts.leases + facts.granted_leases > 0 {
         out += &format!("  {} leases: each counts its full TTL again from the start of etcd\n", facts.leases);
@@ -196,6 +197,10 @@ fn summary_text(summary: &RestoreSummary) -> String {
     out +=
         &format!("start etcd with (its own client and certificate flags beside these):\n  {}\n", start_line(summary));
     out
+}
+
+fn encrypted(summary: &RestoreSummary) -> bool {
+    matches!(summary.protection, Protection::Aes256Gcm { .. })
 }
 
 fn start_line(summary: &RestoreSummary) -> String {
@@ -240,7 +245,7 @@ fn summary_document(summary: &RestoreSummary) -> Value {
         "member": summary.membership.own().name,
         "cluster_id": summary.membership.cluster_id().to_string(),
         "duration_ms": summary.duration_ms,
-        "proof": ["authenticated", "image-sha256", "tree"],
+        "proof": [if encrypted(summary) { "authenticated" } else { "checksums" }, "image-sha256", "tree"],
         "start": start_line(summary),
     })
 }

@@ -12,6 +12,7 @@ use crate::archive::BackupEntry;
 use crate::clock::random_bytes;
 use crate::datadir::{ImageFacts, Membership, StageOptions, StagedDataDir};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::Protection;
 use crate::monitor::{Event, Phase};
 use crate::run::RunContext;
 
@@ -24,6 +25,8 @@ pub struct RestoreSummary {
     pub membership: Membership,
     /// Where it is.
     pub data_dir: PathBuf,
+    /// What held its bytes together in the archive.
+    pub protection: Protection,
     /// What the image turned out to be.
     pub facts: ImageFacts,
     /// From the first write to the installed directory.
@@ -61,7 +64,8 @@ pub async fn run_restore(plan: RestorePlan, context: &RunContext) -> Result<Rest
     blocking(move || ready.install()).await?;
     context.monitor.tell(Event::End(Phase::Sync));
     let duration_ms = context.clock.now().0 - started.0;
-    Ok(RestoreSummary { backup, membership, data_dir, facts, duration_ms })
+    let protection = reader.header().protection;
+    Ok(RestoreSummary { backup, membership, data_dir, protection, facts, duration_ms })
 }
 
 /// Runs file work off the threads that serve the network.
