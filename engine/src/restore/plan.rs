@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use crate::archive::{Archive, BackupEntry, BackupReader, ReadLimits, Selection, select};
 use crate::datadir::{Membership, MembershipRequest, WAL_BYTES};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::Kind;
 
 /// Room for the pages that a restore adds to the image, and for the `.snap` file: a few hundred KiB in truth.
 const ADDED_BYTES: u64 = 16 << 20;
@@ -68,9 +67,6 @@ pub async fn plan_restore(archive: &Archive, request: RestoreRequest) -> Result<
     let catalogue = archive.catalogue().await?;
     let backup = select(&catalogue, &request.selection)?.clone();
     let reader = archive.open(&backup.name).await?;
-    if reader.header().kind != Kind::Full {
-        return Err(Error::new(ErrorKind::Invalid, format!("{} is not a full", backup.name)));
-    }
     let needed_bytes = reader.footer().plain_bytes + WAL_BYTES + ADDED_BYTES;
     Ok(RestorePlan { backup, membership, data_dir: request.data_dir, needed_bytes, reader, limits: request.limits })
 }
