@@ -37,7 +37,7 @@ pub(crate) fn run(args: &KeygenArgs, format: OutputFormat) -> Result<()> {
         }
         None => output::result(format, key.expose(), &json!({"key_id": id.to_string(), "key": key.expose()})),
     }
-    output::log(&format!("key {id}: {ADVICE}"));
+    output::log(format_args!("key {id}: {ADVICE}"));
     Ok(())
 }
 
