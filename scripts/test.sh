@@ -7,9 +7,9 @@ cd "$(dirname "$here")"
 
 "$here/tools.sh" cc protoc etcd-3.4 etcd-3.5.1 etcd-3.5 etcd-3.6 etcd-3.7 minio
 
-# The tests run the binary as an operator would. Built first, and named, so that no test waits for a build; with the
-# whole workspace selected, so that its dependencies are built with the same features, once.
-cargo build --locked --workspace --bins
+# The tests run the binary as an operator would. Built first, and named, so that no test waits for a build; with all of
+# the workspace's targets selected, so that dependencies are built once, with the features that `cargo test` wants.
+cargo build --locked --workspace --all-targets
 ETCDBR_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug/etcdbr
 export ETCDBR_BIN
 # For the test that runs it in an empty chroot; says so and goes on where there is no musl to be had.
