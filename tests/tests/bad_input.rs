@@ -140,7 +140,7 @@ async fn an_image_that_is_no_database() {
     let site = Site::local();
     for (image, words) in [(vec![0; 40_960], "meta"), (Noise::new(7).bytes(40_960), "meta"), (vec![], "image")] {
         let _ = std::fs::remove_dir_all(site.path("archive"));
-        let name = plant(&site, &image).await;
+        let name = plant(&site, &image, &image).await;
         let outcome = restore(&site, &site.path("restored"));
         assert_failed(&outcome, 6, &[&name]);
         println!("{words}: {}", outcome.stderr);
@@ -158,13 +158,22 @@ async fn an_image_that_is_older_than_its_name() {
     source.etcdctl(&["snapshot", "save", saved.to_str().unwrap()]);
     let mut image = std::fs::read(saved).unwrap();
     image.truncate(image.len() - 32);
-    plant(&site, &image).await;
+    plant(&site, &image, &image).await;
     assert_failed(&restore(&site, &site.path("restored")), 6, &["revision 2", "older than the 99"]);
     assert_untouched(&site);
 }
 
-/// Writes `image`, whatever it is, as a genuine backup with its seam at revision 99.
-async fn plant(site: &Site, image: &[u8]) -> String {
+/// Every frame is genuine, and the whole is not what was backed up.
+#[tokio::test]
+async fn an_image_without_the_sha256_of_its_footer() {
+    let site = Site::local();
+    let name = plant(&site, &[1; 40_960], &[2; 40_960]).await;
+    assert_failed(&restore(&site, &site.path("restored")), 6, &[&name, "SHA-256 of its footer"]);
+    assert_untouched(&site);
+}
+
+/// Writes `image`, whatever it is, as a genuine backup with its seam at revision 99 and the SHA-256 of `promised`.
+async fn plant(site: &Site, image: &[u8], promised: &[u8]) -> String {
     let (keyring, _) = Keyring::load(&KeyringSource::File(site.path("key"))).unwrap();
     let store = Arc::new(LocalStore::new(site.path("archive")).unwrap());
     let archive = Archive::new(store, ArchivePrefix::new("prod").unwrap(), keyring);
@@ -176,7 +185,7 @@ async fn plant(site: &Site, image: &[u8]) -> String {
     };
     let history = history_at_seam(&name.lineage, Revision(99));
     let facts = FooterFacts {
-        plain_sha256: Sha256::digest(image).into(),
+        plain_sha256: Sha256::digest(promised).into(),
         revisions: (Revision(99), Revision(99)),
         seam: Some(Seam { revision: Revision(99), records: Vec::new(), proof: SeamProof::Unproven }),
         hash_kv: Vec::new(),
