@@ -9,7 +9,8 @@ use etcd_client::{Client, Permission};
 use etcdbr_engine::archive::{Archive, Keyring, KeyringSource, WriteLimits};
 use etcdbr_engine::clock::UnixMillis;
 use etcdbr_engine::format::{
-    ArchivePrefix, BackupName, FooterFacts, LineageId, NameKind, ObjectNonce, Seam, SeamProof, Source, history_at_seam,
+    ArchivePrefix, BackupName, CaptureFacts, FooterFacts, HistoryDigest, LineageId, NameKind, ObjectNonce, Seam,
+    SeamProof, Source,
 };
 use etcdbr_engine::revision::{ClusterId, MemberId, Revision};
 use etcdbr_engine::store::LocalStore;
@@ -183,7 +184,7 @@ async fn plant(site: &Site, image: &[u8], promised: &[u8]) -> String {
         created: UnixMillis(1_763_724_000_000),
         nonce: ObjectNonce::random().unwrap(),
     };
-    let history = history_at_seam(&name.lineage, Revision(99));
+    let history = HistoryDigest::at_seam(&name.lineage, Revision(99));
     let facts = FooterFacts {
         plain_sha256: Sha256::digest(promised).into(),
         revisions: (Revision(99), Revision(99)),
@@ -201,6 +202,7 @@ async fn plant(site: &Site, image: &[u8], promised: &[u8]) -> String {
             db_bytes_in_use: 0,
         },
         history: (history, history),
+        capture: CaptureFacts::default(),
         labels: Default::default(),
         tool_version: String::new(),
         started: name.created,

@@ -11,7 +11,8 @@ use crate::clock::UnixMillis;
 use crate::error::{Error, Result};
 use crate::etcd::{EtcdOptions, Identity, Member, MemberStatus, Proof, SeamCapture, SnapshotStream};
 use crate::format::{
-    BackupName, FooterFacts, KeyId, LineageId, NameKind, ObjectNonce, Seam, SeamProof, Source, history_at_seam,
+    BackupName, CaptureFacts, FooterFacts, HistoryDigest, KeyId, LineageId, NameKind, ObjectNonce, Seam, SeamProof,
+    Source,
 };
 use crate::monitor::{Event, Phase};
 use crate::run::RunContext;
@@ -106,7 +107,7 @@ fn facts(
     lineage: LineageId,
     (started, finished): (UnixMillis, UnixMillis),
 ) -> FooterFacts {
-    let history = history_at_seam(&lineage, seam.revision);
+    let history = HistoryDigest::at_seam(&lineage, seam.revision);
     FooterFacts {
         plain_sha256,
         revisions: (seam.revision, seam.revision),
@@ -114,6 +115,7 @@ fn facts(
         hash_kv: Vec::new(),
         source,
         history: (history, history),
+        capture: CaptureFacts::default(),
         labels: request.labels.clone(),
         tool_version: request.tool_version.clone(),
         started,

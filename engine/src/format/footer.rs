@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 
 use etcdbr_proto::etcdbr::v1 as stored;
 use prost::Message;
-use sha2::{Digest, Sha256};
 
+use super::capture::CaptureFacts;
 use super::frame::{FRAME_HEADER_BYTES, TAG_BYTES};
 use super::header::ObjectHeader;
-use super::name::{BackupName, LineageId, NameKind};
+use super::history::HistoryDigest;
+use super::name::{BackupName, NameKind};
 use crate::clock::UnixMillis;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Change, Record};
@@ -132,7 +133,9 @@ pub struct FooterFacts {
     /// The pinned member.
     pub source: Source,
     /// History digest before the first and after the last record.
-    pub history: ([u8; 32], [u8; 32]),
+    pub history: (HistoryDigest, HistoryDigest),
+    /// What capture knows besides records.
+    pub capture: CaptureFacts,
     /// The operator's labels.
     pub labels: BTreeMap<String, String>,
     /// Version of etcdbr.
@@ -143,16 +146,11 @@ pub struct FooterFacts {
     pub finished: UnixMillis,
 }
 
-/// D(L) of a lineage's first full: SHA-256 of the lineage's text and L in eight bytes big-endian.
-pub fn history_at_seam(lineage: &LineageId, seam: Revision) -> [u8; 32] {
-    Sha256::new().chain_update(lineage.to_string()).chain_update(seam.0.to_be_bytes()).finalize().into()
-}
-
 impl FooterFacts {
     /// The stored form, with the index of `frame_bytes` and `chunk_plain_bytes` of each chunk.
     pub fn encode(&self, frame_bytes: Vec<u32>, chunk_plain_bytes: Vec<u32>) -> Vec<u8> {
         let source = &self.source;
-        stored::ObjectFooter {
+        let mut footer = stored::ObjectFooter {
             plain_bytes: chunk_plain_bytes.iter().copied().map(u64::from).sum(),
             frame_bytes,
             chunk_plain_bytes,
@@ -172,15 +170,16 @@ impl FooterFacts {
                 db_bytes: clamped(source.db_bytes),
                 db_bytes_in_use: clamped(source.db_bytes_in_use),
             }),
-            history_before: self.history.0.to_vec(),
-            history_after: self.history.1.to_vec(),
+            history_before: self.history.0.0.to_vec(),
+            history_after: self.history.1.0.to_vec(),
             labels: self.labels.clone(),
             tool_version: self.tool_version.clone(),
             started_unix_ms: self.started.0,
             finished_unix_ms: self.finished.0,
             ..Default::default()
-        }
-        .encode_to_vec()
+        };
+        self.capture.store(&mut footer);
+        footer.encode_to_vec()
     }
 }
 
@@ -259,19 +258,25 @@ impl RawFooter {
         let facts = FooterFacts {
             plain_sha256: digest(&raw.plain_sha256, "SHA-256")?,
             revisions,
-            seam: raw.seam.map(load_seam).transpose()?,
+            seam: raw.seam.clone().map(load_seam).transpose()?,
             hash_kv: raw.hash_kv.iter().map(load_hash_kv).collect(),
-            source: load_source(raw.source.ok_or_else(|| damaged("its footer has no source"))?),
-            history: (digest(&raw.history_before, "history digest")?, digest(&raw.history_after, "history digest")?),
+            source: load_source(raw.source.clone().ok_or_else(|| damaged("its footer has no source"))?),
+            history: (
+                HistoryDigest(digest(&raw.history_before, "history digest")?),
+                HistoryDigest(digest(&raw.history_after, "history digest")?),
+            ),
+            capture: CaptureFacts::load(&raw)?,
             labels: raw.labels,
             tool_version: raw.tool_version,
             started: UnixMillis(raw.started_unix_ms),
             finished: UnixMillis(raw.finished_unix_ms),
         };
-        if matches!(name.kind, NameKind::Full { .. })
-            && facts.seam.as_ref().is_none_or(|seam| seam.revision != revisions.1)
-        {
-            return Err(damaged("its footer has no seam at the revision of its name"));
+        match name.kind {
+            NameKind::Full { seam } if facts.seam.as_ref().is_none_or(|found| found.revision != seam) => {
+                return Err(damaged("its footer has no seam at the revision of its name"));
+            }
+            NameKind::Full { .. } => {}
+            NameKind::Delta { .. } => facts.capture.check_chunks(chunks.len(), revisions, facts.history.1)?,
         }
         Ok(Footer { chunks, plain_bytes, facts })
     }

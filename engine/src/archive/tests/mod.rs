@@ -14,7 +14,7 @@ use super::*;
 use crate::clock::UnixMillis;
 use crate::error::{ErrorKind, Result};
 use crate::format::{
-    BackupName, FooterFacts, LineageId, NameKind, ObjectNonce, Seam, SeamProof, Source, history_at_seam,
+    BackupName, CaptureFacts, FooterFacts, HistoryDigest, LineageId, NameKind, ObjectNonce, Seam, SeamProof, Source,
 };
 use crate::pipeline::CompressionLevel;
 use crate::record::{Change, Record};
@@ -68,7 +68,7 @@ fn name(birth: i64) -> BackupName {
 }
 
 fn facts(name: &BackupName, plain: &[u8]) -> FooterFacts {
-    let history = history_at_seam(&name.lineage, Revision(42));
+    let history = HistoryDigest::at_seam(&name.lineage, Revision(42));
     FooterFacts {
         plain_sha256: Sha256::digest(plain).into(),
         revisions: (Revision(42), Revision(42)),
@@ -90,6 +90,7 @@ fn facts(name: &BackupName, plain: &[u8]) -> FooterFacts {
             db_bytes_in_use: 4000,
         },
         history: (history, history),
+        capture: CaptureFacts::default(),
         labels: BTreeMap::from([("stage".to_owned(), "test".to_owned())]),
         tool_version: "test".to_owned(),
         started: UnixMillis(1),

@@ -1,0 +1,152 @@
+//! What capture knows besides records: times, leases, compactions, and how far the history has come.
+
+use etcdbr_proto::etcdbr::v1 as stored;
+
+use super::history::HistoryDigest;
+use crate::clock::UnixMillis;
+use crate::error::{Error, ErrorKind, Result};
+use crate::revision::Revision;
+
+/// At this time the source stood at this revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TimeMark {
+    /// When.
+    pub time: UnixMillis,
+    /// The revision that had been reached, and not passed.
+    pub revision: Revision,
+}
+
+/// How a lease's time to live was learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LeaseTtl {
+    /// The source told it.
+    Granted,
+    /// The lease was gone before it could be asked: a default.
+    Assumed,
+}
+
+/// A lease of the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseGrant {
+    /// Its id.
+    pub id: i64,
+    /// The time to live that it was granted, seconds.
+    pub ttl_s: i64,
+    /// How that is known.
+    pub known: LeaseTtl,
+}
+
+/// What a list of leases is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum LeaseList {
+    /// Those that were first seen since the object before.
+    #[default]
+    New,
+    /// All that the source had when the last time mark was made; others are gone.
+    Complete,
+}
+
+/// How far the history has come at the end of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChunkHistory {
+    /// The last revision that ends in this chunk or before it; first - 1 where none has.
+    pub revision: Revision,
+    /// D of it.
+    pub digest: HistoryDigest,
+}
+
+/// What a delta holds besides its records. Empty in a full, but for `compact_revision` and `auth_state`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CaptureFacts {
+    /// In the order of both their members.
+    pub time_marks: Vec<TimeMark>,
+    /// By id.
+    pub leases: Vec<LeaseGrant>,
+    /// What `leases` are.
+    pub lease_list: LeaseList,
+    /// The greatest compact revision of the source that had been seen at the last time mark.
+    pub compact_revision: Option<Revision>,
+    /// One for each chunk.
+    pub chunk_history: Vec<ChunkHistory>,
+    /// What the source told of its users and roles, opaque; empty where it was not asked.
+    pub auth_state: Vec<u8>,
+}
+
+impl CaptureFacts {
+    /// Into the stored form.
+    pub(super) fn store(&self, footer: &mut stored::ObjectFooter) {
+        let mark = |mark: &TimeMark| stored::TimeMark { revision: mark.revision.0, unix_ms: mark.time.0 };
+        let lease = |lease: &LeaseGrant| stored::Lease {
+            id: lease.id,
+            granted_ttl_s: lease.ttl_s,
+            assumed: lease.known == LeaseTtl::Assumed,
+        };
+        let history = |chunk: &ChunkHistory| stored::ChunkHistory {
+            revision: chunk.revision.0,
+            history: chunk.digest.0.to_vec(),
+        };
+        footer.time_marks = self.time_marks.iter().map(mark).collect();
+        footer.leases = self.leases.iter().map(lease).collect();
+        footer.leases_complete = self.lease_list == LeaseList::Complete;
+        footer.compact_revision = self.compact_revision.map_or(0, |revision| revision.0);
+        footer.chunk_history = self.chunk_history.iter().map(history).collect();
+        footer.auth_state = self.auth_state.clone();
+    }
+
+    /// From the stored form.
+    ///
+    /// # Errors
+    /// `Damaged` where marks do not ascend, or a digest is none.
+    pub(super) fn load(footer: &stored::ObjectFooter) -> Result<Self> {
+        let damaged = |what| Error::new(ErrorKind::Damaged, format!("its footer has {what}"));
+        let mark =
+            |mark: &stored::TimeMark| TimeMark { time: UnixMillis(mark.unix_ms), revision: Revision(mark.revision) };
+        let lease = |lease: &stored::Lease| LeaseGrant {
+            id: lease.id,
+            ttl_s: lease.granted_ttl_s,
+            known: if lease.assumed { LeaseTtl::Assumed } else { LeaseTtl::Granted },
+        };
+        let history = |chunk: &stored::ChunkHistory| {
+            let digest = <[u8; 32]>::try_from(chunk.history.as_slice()).ok()?;
+            Some(ChunkHistory { revision: Revision(chunk.revision), digest: HistoryDigest(digest) })
+        };
+        let time_marks: Vec<_> = footer.time_marks.iter().map(mark).collect();
+        let ascending = |marks: &[TimeMark]| marks[0].time <= marks[1].time && marks[0].revision <= marks[1].revision;
+        if !time_marks.windows(2).all(ascending) {
+            return Err(damaged("time marks out of order"));
+        }
+        Ok(Self {
+            time_marks,
+            leases: footer.leases.iter().map(lease).collect(),
+            lease_list: if footer.leases_complete { LeaseList::Complete } else { LeaseList::New },
+            compact_revision: (footer.compact_revision > 0).then_some(Revision(footer.compact_revision)),
+            chunk_history: footer
+                .chunk_history
+                .iter()
+                .map(history)
+                .collect::<Option<_>>()
+                .ok_or_else(|| damaged("no digest for a chunk"))?,
+            auth_state: footer.auth_state.clone(),
+        })
+    }
+
+    /// Holds the chunk histories against the object: `chunks` of them, from `first` to `last`, ending with `after`.
+    ///
+    /// # Errors
+    /// `Damaged` where they are not those of such an object.
+    pub(super) fn check_chunks(
+        &self,
+        chunks: usize,
+        (first, last): (Revision, Revision),
+        after: HistoryDigest,
+    ) -> Result<()> {
+        let ascending = self.chunk_history.windows(2).all(|pair| pair[0].revision <= pair[1].revision);
+        let begins = self.chunk_history.first().is_none_or(|chunk| chunk.revision.0 >= first.0 - 1);
+        let ends =
+            self.chunk_history.last().is_none_or(|chunk| *chunk == ChunkHistory { revision: last, digest: after });
+        if self.chunk_history.len() == chunks && ascending && begins && ends {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Damaged, "its footer does not tell the history of its chunks"))
+    }
+}
