@@ -31,6 +31,8 @@ enum Command {
     List(commands::list::ListArgs),
     /// Turn a backup into a data directory that etcd starts from
     Restore(commands::restore::RestoreArgs),
+    /// Remove abandoned uploads from the archive's store
+    Gc(commands::gc::GcArgs),
     /// Make a key for encrypted backups
     Keygen(commands::keygen::KeygenArgs),
 }
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
             Command::Snapshot(args) => commands::snapshot::run(args, output, &context).await,
             Command::List(args) => commands::list::run(args, output, &context).await,
             Command::Restore(args) => commands::restore::run(args, output, &context).await,
+            Command::Gc(args) => commands::gc::run(args, output, &context).await,
             Command::Keygen(args) => commands::keygen::run(&args, output),
         }
     });

@@ -28,6 +28,7 @@ pub mod archive;
 
 // Floor 5: verbs, a plan and its run each.
 pub mod backup;
+pub mod gc;
 pub mod restore;
 
 pub use error::{Error, ErrorKind, Result};

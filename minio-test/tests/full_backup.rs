@@ -99,3 +99,36 @@ async fn ctrl_c_leaves_no_object_and_no_multipart() {
     assert_eq!(minio.keys(BUCKET).await, Vec::<String>::new());
     assert_eq!(minio.pending_multiparts_on_drive(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_backup_leaves_is_aborted_by_gc() {
+    let minio = Minio::start().await;
+    let site = Site::minio(&minio).await;
+    // The site's prefix is `prod`: this upload is a neighbour's, under a name that ours would have.
+    let neighbour = "prod-2/etcdbr/v1/1763724000000-00000000cafe0001-0badf00d/full/00000000000000000042-1763724000001-00000000000000ff";
+    let begun = minio.client().create_multipart_upload().bucket(BUCKET).key(neighbour).send().await;
+    begun.unwrap();
+    let source = Etcd::start(EtcdVersion::V3_5).await;
+    let mut client = source.client().await;
+    for i in 0..120 {
+        client.put(format!("noise/{i}"), Noise::new(i).bytes(1 << 20), None).await.unwrap();
+    }
+    let snapshot = ["snapshot", "--once", "--min-chunk-size=5MiB", "--endpoints", &source.endpoint()];
+    let mut running = site.command(&snapshot).arg("--max-parallel-chunk-uploads=1").spawn();
+    let known = || async {
+        let listed = minio.client().list_multipart_uploads().bucket(BUCKET).send().await;
+        listed.unwrap().uploads().len()
+    };
+    while known().await < 2 {
+        assert!(!running.ended(), "the backup was over before it could be killed");
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    running.kill9();
+    running.wait();
+    let gc = |args: &[&str]| site.unkeyed(&["gc", "--abort-uploads", "--output=json"]).args(args).succeed().json();
+    let counts = |told: serde_json::Value| ["aborted", "kept"].map(|field| told[field].as_array().unwrap().len());
+    assert_eq!(counts(gc(&[])), [0, 1], "it may be under way");
+    assert_eq!(counts(gc(&["--older-than=1ms"])), [1, 0]);
+    assert_eq!(minio.pending_multiparts_on_drive(), 1, "the neighbour's");
+    assert_eq!(minio.pending_multiparts(BUCKET, neighbour).await, 1);
+}

@@ -9,6 +9,7 @@ mod etcd_live;
 mod etcd_source;
 mod frozen;
 mod full_backup;
+mod gc;
 mod harness;
 mod memory;
 mod store;

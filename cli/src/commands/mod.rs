@@ -1,5 +1,6 @@
 //! One file per command: its flags, and what they mean to the engine.
 
+pub(crate) mod gc;
 pub(crate) mod keygen;
 pub(crate) mod list;
 pub(crate) mod restore;

@@ -8,6 +8,7 @@ mod keyring;
 mod policy;
 mod reader;
 mod select;
+mod unfinished;
 mod writer;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub use catalogue::{BackupEntry, Catalogue, Lineage};
 pub use keyring::{Keyring, KeyringSource};
 pub use reader::{BackupReader, OpenedHeader, ReadLimits};
 pub use select::{Selection, select};
+pub use unfinished::{UnfinishedBackup, UnfinishedBackups};
 pub use writer::{BackupWriter, WriteLimits, WrittenBackup};
 
 use crate::format::ArchivePrefix;

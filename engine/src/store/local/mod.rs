@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(store.pending_uploads("a/").await.unwrap().len(), 1);
         drop(upload);
         assert!(store.pending_uploads("").await.unwrap().is_empty());
-        assert_eq!(std::fs::read_dir(store.root.path().join("a")).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(store.root.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]

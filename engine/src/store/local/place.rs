@@ -88,12 +88,20 @@ impl Root {
         Ok(())
     }
 
-    /// Removes the unfinished file of `key` with this id; one that is not there is no error.
+    /// Removes the unfinished file of `key` with this id and the directories that this empties; one that is not there is
+    /// no error.
     pub(super) fn discard(&self, key: &str, id: &str) -> Result<()> {
         if id.len() != ID_DIGITS || !id.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Err(Error::new(ErrorKind::Invalid, format!("{key}: {id:?} is no id of an upload")));
         }
-        remove_file(&unfinished_path(&self.file_of(key), id)).map(|_| ())
+        self.take_back(&unfinished_path(&self.file_of(key), id))
+    }
+
+    /// Removes an unfinished file, and the directories that this empties; one that has got its name already stays.
+    pub(super) fn take_back(&self, path: &Path) -> Result<()> {
+        remove_file(path)?;
+        self.prune(parent(path));
+        Ok(())
     }
 
     /// Removes empty directories from `directory` upwards, the root stays. What fails here costs an empty directory.
@@ -114,11 +122,6 @@ impl Unfinished {
         self.file.sync_all().map_err(|error| Error::file("sync", &self.path, error))?;
         create_new(&self.path, &self.destination)?;
         sync_directory(parent(&self.destination))
-    }
-
-    /// Removes the file; one that has got its name already stays.
-    pub(super) fn remove(&self) -> Result<()> {
-        remove_file(&self.path).map(|_| ())
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) struct LocalUpload(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    root: Arc<Root>,
     key: String,
     unfinished: Unfinished,
     ledger: Ledger<()>,
@@ -37,7 +38,7 @@ impl LocalUpload {
         let key = key.to_owned();
         let inner = off_thread(move || {
             let unfinished = root.begin(&key)?;
-            Ok(Inner { key, unfinished, ledger, state: AtomicU8::new(OPEN) })
+            Ok(Inner { root, key, unfinished, ledger, state: AtomicU8::new(OPEN) })
         });
         Ok(Self(Arc::new(inner.await?)))
     }
@@ -91,7 +92,7 @@ impl Inner {
 
     fn abort(&self) -> Result<()> {
         if self.state.compare_exchange(OPEN, ABORTED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-            self.unfinished.remove()?;
+            self.root.take_back(&self.unfinished.path)?;
         }
         Ok(())
     }
