@@ -4,6 +4,8 @@
 //! are in each object's header and footer. Nothing here has heard of etcd's files or of a live etcd.
 
 mod catalogue;
+mod chain;
+mod delta;
 mod keyring;
 mod policy;
 mod reader;
@@ -14,6 +16,8 @@ mod writer;
 use std::sync::Arc;
 
 pub use catalogue::{BackupEntry, Catalogue, Lineage};
+pub use chain::{Chain, ChainTarget, Gap, OnGap, chain_to, gaps};
+pub use delta::SealedDelta;
 pub use keyring::{Keyring, KeyringSource};
 pub use reader::{BackupReader, OpenedHeader, ReadLimits};
 pub use select::{Selection, select};

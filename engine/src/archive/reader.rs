@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::Archive;
+use super::catalogue::BackupEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
     BackupName, ChunkPlace, EncodedHeader, Footer, MAX_FOOTER_BYTES, ObjectHeader, PREAMBLE_BYTES, RawFooter,
@@ -20,6 +21,8 @@ use crate::store::{ByteRange, ETag, ObjectStore};
 
 /// The first read from the back: footers of most fulls fit.
 const SUFFIX_BYTES: u64 = 64 << 10;
+/// An object up to this size is fetched by a single GET where its size is known.
+const WHOLE_BYTES: u64 = 4 << 20;
 /// The first read from the front: headers of today fit, and no valid object is shorter.
 const HEADER_GUESS_BYTES: u64 = 256;
 
@@ -64,6 +67,8 @@ pub struct BackupReader {
     store: Arc<dyn ObjectStore>,
     etag: ETag,
     object_bytes: u64,
+    /// The whole object, where the first read gave it.
+    held: Option<Bytes>,
     header: ObjectHeader,
     footer: Footer,
     opener: Arc<Opener>,
@@ -95,12 +100,22 @@ impl Archive {
     /// # Errors
     /// `Key` for a key that is not ours; `Damaged`, `Invalid` and those of the store. All name the backup.
     pub async fn open(&self, name: &BackupName) -> Result<BackupReader> {
-        self.open_unnamed(name).await.map_err(|error| error.about(name))
+        self.open_suffix(name, SUFFIX_BYTES).await.map_err(|error| error.about(name))
     }
 
-    async fn open_unnamed(&self, name: &BackupName) -> Result<BackupReader> {
+    /// Opens a backup of known size; a small one is fetched whole, by a single GET.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub async fn open_listed(&self, entry: &BackupEntry) -> Result<BackupReader> {
+        let whole = Some(entry.stored_bytes).filter(|bytes| *bytes <= WHOLE_BYTES);
+        self.open_suffix(&entry.name, whole.unwrap_or(SUFFIX_BYTES)).await.map_err(|error| error.about(entry.name))
+    }
+
+    async fn open_suffix(&self, name: &BackupName, suffix_bytes: u64) -> Result<BackupReader> {
         let key = self.prefix.key(name);
-        let end = self.store.read(&key, ByteRange::Suffix(SUFFIX_BYTES), None).await?;
+        let end = self.store.read(&key, ByteRange::Suffix(suffix_bytes), None).await?;
+        let held = (end.start == 0).then(|| end.bytes.clone());
         let (object_bytes, etag) = (end.object_bytes, end.etag);
         let tail = Tail { key: &key, store: &*self.store, etag: &etag, start: end.start, bytes: end.bytes };
         let (header, encoded) = ObjectHeader::decode(&tail.header_bytes(object_bytes).await?)?;
@@ -122,7 +137,7 @@ impl Archive {
             return Err(Error::new(ErrorKind::Damaged, "its footer has another number than its place"));
         }
         let store = self.store.clone();
-        Ok(BackupReader { name: *name, key, store, etag, object_bytes, header, footer, opener: Arc::new(opener) })
+        Ok(BackupReader { name: *name, key, store, etag, object_bytes, held, header, footer, opener: Arc::new(opener) })
     }
 }
 
@@ -183,10 +198,15 @@ impl BackupReader {
     pub fn chunks(&self, limits: ReadLimits) -> impl Stream<Item = Result<(Buffer, u32)>> + Send + use<> {
         let pool = Pool::new(self.header.chunk_bytes as usize, limits.threads + 1);
         let max_plain_bytes = self.header.chunk_bytes as usize;
-        let (name, key, store, etag, opener) =
-            (self.name, self.key.clone(), self.store.clone(), self.etag.clone(), self.opener.clone());
+        let (name, opener) = (self.name, self.opener.clone());
+        let frames = FrameSource {
+            key: self.key.clone(),
+            store: self.store.clone(),
+            etag: self.etag.clone(),
+            held: self.held.clone(),
+        };
         stream::iter(group(&self.footer.chunks, limits.read_bytes))
-            .map(move |run| read_frames(store.clone(), key.clone(), etag.clone(), run))
+            .map(move |run| frames.clone().read(run))
             .buffered(limits.parallel_reads.max(1))
             .map_ok(|frames| stream::iter(frames.into_iter().map(Ok)))
             .try_flatten()
@@ -229,19 +249,32 @@ fn group(chunks: &[ChunkPlace], read_bytes: u64) -> Vec<Vec<ChunkPlace>> {
     runs
 }
 
-async fn read_frames(
-    store: Arc<dyn ObjectStore>,
+/// Where frames come from: the object that was opened, and no later one.
+#[derive(Clone)]
+struct FrameSource {
     key: String,
+    store: Arc<dyn ObjectStore>,
     etag: ETag,
-    run: Vec<ChunkPlace>,
-) -> Result<Vec<(ChunkPlace, Bytes)>> {
-    let start = run.first().map_or(0, |chunk| chunk.stored_start);
-    let len = run.iter().map(|chunk| u64::from(chunk.stored_bytes)).sum();
-    let mut bytes = store.read(&key, ByteRange::Exact { start, len }, Some(&etag)).await?.bytes;
-    if bytes.len() as u64 != len {
-        return Err(Error::new(ErrorKind::Damaged, format!("the store gave {} bytes instead of {len}", bytes.len())));
+    held: Option<Bytes>,
+}
+
+impl FrameSource {
+    async fn read(self, run: Vec<ChunkPlace>) -> Result<Vec<(ChunkPlace, Bytes)>> {
+        let start = run.first().map_or(0, |chunk| chunk.stored_start);
+        let len = run.iter().map(|chunk| u64::from(chunk.stored_bytes)).sum();
+        let mut bytes = match &self.held {
+            // The footer accounts for every byte of the object, so that its frames are inside.
+            Some(object) => object.slice(start as usize..(start + len) as usize),
+            None => self.store.read(&self.key, ByteRange::Exact { start, len }, Some(&self.etag)).await?.bytes,
+        };
+        if bytes.len() as u64 != len {
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                format!("the store gave {} bytes instead of {len}", bytes.len()),
+            ));
+        }
+        Ok(run.into_iter().map(|chunk| (chunk, bytes.split_to(chunk.stored_bytes as usize))).collect())
     }
-    Ok(run.into_iter().map(|chunk| (chunk, bytes.split_to(chunk.stored_bytes as usize))).collect())
 }
 
 const _: () = assert!(HEADER_GUESS_BYTES as usize > PREAMBLE_BYTES);

@@ -21,10 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::Archive;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{
-    BackupName, DEFAULT_CHUNK_BYTES, EncodedHeader, FooterFacts, Kind, MAX_FOOTER_BYTES, NameKind, ObjectHeader,
-    Trailer,
-};
+use crate::format::{BackupName, DEFAULT_CHUNK_BYTES, EncodedHeader, FooterFacts, MAX_FOOTER_BYTES, Trailer};
 use crate::pipeline::{Buffer, CompressionLevel, Cutter, Pool, Protector, Sealer};
 use crate::store::{ObjectStore, PartNumber, Upload};
 
@@ -91,22 +88,7 @@ impl Archive {
     /// # Errors
     /// `Internal` without random bytes.
     pub fn writer(&self, name: BackupName, limits: WriteLimits) -> Result<BackupWriter> {
-        let (protection, object_key) = self.keyring.protection()?;
-        let (kind, revision_floor) = match name.kind {
-            NameKind::Full { seam } => (Kind::Full, seam),
-            NameKind::Delta { first, .. } => (Kind::Delta, first),
-        };
-        let header = ObjectHeader {
-            kind,
-            lineage: name.lineage,
-            nonce: name.nonce,
-            created: name.created,
-            revision_floor,
-            protection,
-            codec: limits.level.codec(),
-            chunk_bytes: limits.chunk_bytes,
-        }
-        .encode();
+        let (header, object_key) = self.new_header(&name, limits.chunk_bytes, limits.level)?;
         let sealer = Sealer::new(Protector::new(&header, object_key.as_ref()), limits.level);
         let parts = PartSender::new(self.store.clone(), self.prefix.key(&name), limits, header);
         Ok(BackupWriter {

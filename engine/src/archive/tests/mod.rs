@@ -1,6 +1,7 @@
 //! Archives in a directory, undamaged and damaged in every way; and what "latest" means.
 
 mod damage;
+mod deltas;
 mod faults;
 mod selection;
 

@@ -1,0 +1,196 @@
+//! Deltas: made in memory at once, kept as they will be stored, and put in one act.
+//!
+//! A delta is cut every few seconds and is small, so nothing of it is streamed: records in, the whole object out. What
+//! waits for a store that is slow waits compressed and encrypted.
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::Archive;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{
+    BackupName, ChunkHistory, DEFAULT_CHUNK_BYTES, EncodedHeader, FooterFacts, HistoryDigest, HistoryFold, Kind,
+    MAX_CHUNK_BYTES, MAX_FOOTER_BYTES, NameKind, ObjectHeader, RecordsEncoder, Trailer,
+};
+use crate::pipeline::{CompressionLevel, Protector, Sealer};
+use crate::record::Record;
+use crate::revision::Revision;
+
+/// A delta as it will be stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealedDelta {
+    name: BackupName,
+    object: Bytes,
+    facts: FooterFacts,
+}
+
+impl SealedDelta {
+    /// Its name.
+    pub fn name(&self) -> &BackupName {
+        &self.name
+    }
+
+    /// Bytes that it will have in the store, and has in memory.
+    pub fn stored_bytes(&self) -> u64 {
+        self.object.len() as u64
+    }
+
+    /// Its footer.
+    pub fn facts(&self) -> &FooterFacts {
+        &self.facts
+    }
+}
+
+impl std::fmt::Debug for SealedDelta {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SealedDelta({}, {} bytes)", self.name, self.object.len())
+    }
+}
+
+impl Archive {
+    /// Seals `records`, which are all of the revisions that `name` gives, in order. Of `facts` it fills in what follows
+    /// from the records: SHA-256, the digest after them, and those of the chunks. CPU only.
+    ///
+    /// # Errors
+    /// `Internal` where the records are not those of the name, or one is larger than a chunk can be.
+    pub fn seal_delta(
+        &self,
+        name: BackupName,
+        records: &[Record],
+        mut facts: FooterFacts,
+        level: CompressionLevel,
+    ) -> Result<SealedDelta> {
+        let NameKind::Delta { first, last } = name.kind else {
+            return Err(Error::new(ErrorKind::Internal, format!("{name} is not the name of a delta")));
+        };
+        let largest = records.iter().map(|record| RecordsEncoder::bound(&record.as_ref())).max().unwrap_or(0);
+        let chunk_bytes = largest.max(DEFAULT_CHUNK_BYTES as usize);
+        if chunk_bytes > MAX_CHUNK_BYTES as usize {
+            let what = format!("a record of revisions {first} to {last} is too large to be stored: {largest} bytes");
+            return Err(Error::new(ErrorKind::Internal, what));
+        }
+        let (header, object_key) = self.new_header(&name, chunk_bytes as u32, level)?;
+        let sealer = Sealer::new(Protector::new(&header, object_key.as_ref()), level);
+        let mut object = DeltaObject::begin(sealer, header, chunk_bytes);
+        let mut fold = HistoryFold::after(Revision(first.0 - 1), facts.history.0);
+        for record in records {
+            let record = record.as_ref();
+            fold.push(&record)?;
+            object.push(&record, fold.closed())?;
+        }
+        let (reached, after) = fold.finish();
+        if reached != last {
+            return Err(Error::new(ErrorKind::Internal, format!("{name} was given records up to {reached}")));
+        }
+        object.close_chunk((reached, after))?;
+        facts.revisions = (first, last);
+        facts.history.1 = after;
+        let object = object.finish(&name, &mut facts)?;
+        Ok(SealedDelta { name, object, facts })
+    }
+
+    /// Makes a sealed delta durable: one PUT. Doing it again does no harm.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn put_delta(&self, delta: &SealedDelta) -> Result<()> {
+        self.store
+            .put(&self.prefix.key(&delta.name), delta.object.clone())
+            .await
+            .map_err(|error| error.about(delta.name))
+    }
+}
+
+/// An object that grows in memory.
+struct DeltaObject {
+    sealer: Sealer,
+    records: RecordsEncoder,
+    chunk_bytes: usize,
+    frame: Vec<u8>,
+    bytes: Vec<u8>,
+    sha256: Sha256,
+    frame_bytes: Vec<u32>,
+    chunk_plain_bytes: Vec<u32>,
+    chunk_history: Vec<ChunkHistory>,
+}
+
+impl DeltaObject {
+    fn begin(sealer: Sealer, header: EncodedHeader, chunk_bytes: usize) -> Self {
+        Self {
+            sealer,
+            records: RecordsEncoder::default(),
+            chunk_bytes,
+            frame: Vec::new(),
+            bytes: header.bytes.to_vec(),
+            sha256: Sha256::new(),
+            frame_bytes: Vec::new(),
+            chunk_plain_bytes: Vec::new(),
+            chunk_history: Vec::new(),
+        }
+    }
+
+    /// `closed`: the last revision that is whole before `record`, and its digest.
+    fn push(&mut self, record: &crate::record::RecordRef<'_>, closed: (Revision, HistoryDigest)) -> Result<()> {
+        if self.records.bytes() + RecordsEncoder::bound(record) > self.chunk_bytes {
+            self.close_chunk(closed)?;
+        }
+        self.records.push(record);
+        Ok(())
+    }
+
+    fn close_chunk(&mut self, (revision, digest): (Revision, HistoryDigest)) -> Result<()> {
+        if self.records.bytes() == 0 {
+            return Ok(());
+        }
+        let chunk = self.records.take(Vec::new());
+        self.sha256.update(&chunk);
+        self.sealer.chunk(self.frame_bytes.len() as u32, &chunk, &mut self.frame)?;
+        self.bytes.extend_from_slice(&self.frame);
+        self.frame_bytes.push(self.frame.len() as u32);
+        self.chunk_plain_bytes.push(chunk.len() as u32);
+        self.chunk_history.push(ChunkHistory { revision, digest });
+        Ok(())
+    }
+
+    fn finish(mut self, name: &BackupName, facts: &mut FooterFacts) -> Result<Bytes> {
+        facts.plain_sha256 = self.sha256.finalize().into();
+        facts.capture.chunk_history = self.chunk_history;
+        let number = self.frame_bytes.len() as u32;
+        let footer = facts.encode(self.frame_bytes, self.chunk_plain_bytes);
+        self.sealer.footer(number, &name.to_string(), &footer, &mut self.frame)?;
+        if footer.len().max(self.frame.len()) > MAX_FOOTER_BYTES {
+            return Err(Error::new(ErrorKind::Internal, format!("the footer of {name} is too large")));
+        }
+        self.bytes.extend_from_slice(&self.frame);
+        self.bytes.extend_from_slice(&Trailer { footer_frame_bytes: self.frame.len() as u32 }.encode());
+        self.bytes.shrink_to_fit();
+        Ok(self.bytes.into())
+    }
+}
+
+impl Archive {
+    /// The header of an object called `name`, and the object's own key.
+    pub(super) fn new_header(
+        &self,
+        name: &BackupName,
+        chunk_bytes: u32,
+        level: CompressionLevel,
+    ) -> Result<(EncodedHeader, Option<crate::secret::SecretKey>)> {
+        let (protection, object_key) = self.keyring.protection()?;
+        let (kind, revision_floor) = match name.kind {
+            NameKind::Full { seam } => (Kind::Full, seam),
+            NameKind::Delta { first, .. } => (Kind::Delta, first),
+        };
+        let header = ObjectHeader {
+            kind,
+            lineage: name.lineage,
+            nonce: name.nonce,
+            created: name.created,
+            revision_floor,
+            protection,
+            codec: level.codec(),
+            chunk_bytes,
+        };
+        Ok((header.encode(), object_key))
+    }
+}
