@@ -59,6 +59,7 @@ impl Teller {
         let word = match phase {
             Phase::Backup => "backing up",
             Phase::Restore => "restoring",
+            Phase::Proof => "proving",
             Phase::Sync => "making it durable",
         };
         let Some(slot) = &self.bar else {

@@ -26,6 +26,9 @@ pub mod store;
 // Floor 3: the store's objects seen as backups.
 pub mod archive;
 
+// Floor 4: from the archive to a proven database.
+pub mod replay;
+
 // Floor 5: verbs, a plan and its run each.
 pub mod backup;
 pub mod gc;

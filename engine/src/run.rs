@@ -30,6 +30,14 @@ impl RunContext {
         self.monitor.tell(Event::Warning(line.into()));
     }
 
+    /// Whether work may go on, for work that no signal can drop.
+    ///
+    /// # Errors
+    /// `Interrupted`.
+    pub fn check_stop(&self) -> Result<()> {
+        if self.stop.is_cancelled() { Err(stopped()) } else { Ok(()) }
+    }
+
     /// Runs `work` until it ends or the operator stops it; then `work` is dropped where it stands.
     ///
     /// # Errors
@@ -37,8 +45,22 @@ impl RunContext {
     pub async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => Err(Error::new(ErrorKind::Interrupted, "stopped by a signal")),
+            () = self.stop.cancelled() => Err(stopped()),
             done = work => done,
         }
     }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Interrupted, "stopped by a signal")
+}
+
+/// Runs work on files, or for long on a processor, off the threads that serve the network.
+///
+/// # Errors
+/// Those of `work`; `Internal` where it panics.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::new(ErrorKind::Internal, "a task ended by itself").caused_by(error))?
 }

@@ -8,13 +8,15 @@ use clap::builder::BoolishValueParser;
 use etcdbr_engine::Result;
 use etcdbr_engine::archive::{ReadLimits, Selection};
 use etcdbr_engine::datadir::{AuthState, Member, MembershipRequest};
-use etcdbr_engine::format::{BackupName, LineageId, Protection};
+use etcdbr_engine::format::{BackupName, LineageId};
+use etcdbr_engine::replay::Thoroughness;
 use etcdbr_engine::restore::{Purpose, RestorePlan, RestoreRequest, RestoreSummary, plan_restore, run_restore};
 use etcdbr_engine::run::RunContext;
 use serde_json::{Value, json};
 
 use crate::args::{KeyArgs, OutputFormat, StoreArgs};
 use crate::output::{self, human_bytes};
+use crate::proof;
 
 /// Flags of `etcdbr restore`.
 #[derive(Debug, Args)]
@@ -52,6 +54,9 @@ pub(crate) struct RestoreArgs {
     /// Restore the latest backup of this lineage
     #[arg(long, env = "ETCDBR_LINEAGE", value_name = "ID")]
     lineage: Option<LineageId>,
+    /// For emergencies: install what authenticates without checking the tree of the database or its HashKV
+    #[arg(long, env = "ETCDBR_SKIP_PROOF", value_parser = BoolishValueParser::new())]
+    skip_proof: bool,
     /// Show what would be done, and do nothing
     #[arg(long, env = "ETCDBR_DRY_RUN", value_parser = BoolishValueParser::new())]
     dry_run: bool,
@@ -86,6 +91,7 @@ pub(crate) async fn run(args: RestoreArgs, format: OutputFormat, context: &RunCo
         },
         data_dir: args.data_dir,
         limits,
+        thoroughness: if args.skip_proof { Thoroughness::Skip } else { Thoroughness::Full },
         purpose: if args.dry_run { Purpose::DryRun } else { Purpose::Restore },
     };
     let archive_flags = [args.store.flags(), args.keys.flags()].concat();
@@ -171,25 +177,25 @@ fn plan_document(plan: &RestorePlan, lines: &[String]) -> Value {
 }
 
 fn summary_text(summary: &RestoreSummary) -> String {
-    let (facts, name) = (&summary.facts, &summary.backup.name);
+    let (facts, name) = (&summary.facts.image, &summary.backup.name);
     let compacted =
         facts.compact_floor.map_or_else(|| "never compacted".to_owned(), |floor| format!("compacted at {floor}"));
     let mut out = format!(
         "restored {name} into {} in {:.1} s\n  taken {} from cluster {}\n  revision {}, {compacted}, {}\n  \
-         proven: {}, SHA-256 of the image, tree of the database\n",
+",
         summary.data_dir.display(),
         summary.duration_ms as f64 / 1000.0,
         name.created,
         name.lineage.cluster,
         facts.revision,
-        human_bytes(facts.db_bytes),
-        if encrypted(summary) { "every byte authenticated" } else { "checksums (the backup is not encrypted)" },
+        human_bytes(summary.facts.db_bytes),
     );
-    if facts.leases + facts.granted_leases > 0 {
+    out += &proof::text(&summary.proof);
+    if facts.leases + facts.missing_leases > 0 {
         out += &format!("  {} leases: each counts its full TTL again from the start of etcd\n", facts.leases);
     }
-    if facts.granted_leases > 0 {
-        out += &format!("  {} leases that keys name had no record and were granted an hour\n", facts.granted_leases);
+    if facts.missing_leases > 0 {
+        out += &format!("  {} leases that keys name had no record and were granted an hour\n", facts.missing_leases);
     }
     if facts.auth == AuthState::Enabled {
         out += "  authentication is on, with the users and passwords of the backup\n";
@@ -197,10 +203,6 @@ fn summary_text(summary: &RestoreSummary) -> String {
     out +=
         &format!("start etcd with (its own client and certificate flags beside these):\n  {}\n", start_line(summary));
     out
-}
-
-fn encrypted(summary: &RestoreSummary) -> bool {
-    matches!(summary.protection, Protection::Aes256Gcm { .. })
 }
 
 fn start_line(summary: &RestoreSummary) -> String {
@@ -230,22 +232,22 @@ fn listen_url(advertised: &str) -> String {
 }
 
 fn summary_document(summary: &RestoreSummary) -> Value {
-    let facts = &summary.facts;
+    let facts = &summary.facts.image;
     json!({
         "backup": summary.backup.name.to_string(),
         "data_dir": summary.data_dir,
         "revision": facts.revision.0,
         "compact_revision": facts.compact_floor.map(|floor| floor.0),
-        "db_bytes": facts.db_bytes,
+        "db_bytes": summary.facts.db_bytes,
         "taken": summary.backup.name.created.to_string(),
         "source_cluster_id": summary.backup.name.lineage.cluster.to_string(),
         "leases": facts.leases,
-        "granted_leases": facts.granted_leases,
+        "granted_leases": facts.missing_leases,
         "authentication": facts.auth == AuthState::Enabled,
         "member": summary.membership.own().name,
         "cluster_id": summary.membership.cluster_id().to_string(),
         "duration_ms": summary.duration_ms,
-        "proof": [if encrypted(summary) { "authenticated" } else { "checksums" }, "image-sha256", "tree"],
+        "proof": proof::document(&summary.proof),
         "start": start_line(summary),
     })
 }

@@ -3,108 +3,257 @@
 //! The server's answer depends on how far it has compacted, so both revisions are needed. Records that the server has
 //! dropped already may still be there: they are passed over, and the answer is the server's.
 //!
-//! Memory is about 50 bytes for each user key that has a record at or below the compact revision; none without one.
+//! The records are read once where nothing was compacted, else twice: [`Survey`] finds those at or below the compact
+//! revision that still count, [`KvDigest`] hashes. Memory is 36 bytes at most (54 while it grows) for each user key that
+//! has a record at or below the compact revision, and two bits for each of these records.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 use crc_fast::{CrcAlgorithm, Digest};
 
 use super::mvcc::{StoredKey, record_key_parts, stored_key};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::record::Change;
 use crate::revision::Revision;
 
-/// HashKV of `records` at revision `at`, by a server that is compacted at `compact`.
+/// Which of etcd's answers: records up to `revision`, by a server that is compacted at `compact`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashPoint {
+    /// The revision that is hashed.
+    pub revision: Revision,
+    /// How far the server has compacted; `None` where it never has.
+    pub compact: Option<Revision>,
+}
+
+/// HashKV of `records` at `point`.
 ///
-/// `records` gives all entries of the `key` bucket (key and value), in order, and is called two or three times; once
-/// where `compact` is `None`.
+/// `records` gives all entries of the `key` bucket (key and value), in order, and is called twice; once where nothing
+/// was compacted.
 ///
 /// # Errors
 /// Those of `records`; `Damaged` where one does not parse.
-pub fn hash_kv<K, V, I>(mut records: impl FnMut() -> Result<I>, at: Revision, compact: Option<Revision>) -> Result<u32>
+pub fn hash_kv<K, V, I>(mut records: impl FnMut() -> Result<I>, point: HashPoint) -> Result<u32>
 where
     K: AsRef<[u8]>,
     V: AsRef<[u8]>,
     I: Iterator<Item = Result<(K, V)>>,
 {
-    let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
-    digest.update(b"key");
-    let newest = match compact {
-        None => None,
-        Some(floor) => {
-            let newest = Newest::find(records()?, at, floor)?;
-            // With no key alive the server hashes whatever compaction has left: its newest at the floor.
-            let left = if newest.alive > 0 { newest } else { Newest::find(records()?, floor.min(at), floor)? };
-            Some((floor, left))
+    let mut digest = match Survey::of(point) {
+        None => KvDigest::unpruned(point),
+        Some(mut survey) => {
+            for record in records()? {
+                let (key, value) = record?;
+                let (main, _, change) = record_key_parts(key.as_ref())?;
+                if main > point.revision {
+                    break;
+                }
+                survey.see(main, change, &stored_key(main, value.as_ref())?)?;
+            }
+            survey.finish()
         }
     };
     for record in records()? {
         let (key, value) = record?;
-        let (key, value) = (key.as_ref(), value.as_ref());
-        let (main, sub, change) = record_key_parts(key)?;
-        if main > at {
+        if digest.push(key.as_ref(), value.as_ref())? == Reach::Beyond {
             break;
         }
-        if let Some((floor, newest)) = newest.as_ref().filter(|(floor, _)| main <= *floor) {
-            let tombstone_at_floor = main == *floor && change == Change::Tombstone;
-            if tombstone_at_floor || !newest.keeps(stored_key(main, value)?.key, main, sub) {
-                continue;
-            }
-        }
-        digest.update(key);
-        digest.update(value);
     }
-    Ok(digest.finalize() as u32)
+    Ok(digest.finish())
 }
 
-/// The newest record of every key that has one at or below the floor.
-struct Newest {
+/// Marks of a [`Survey`] for a key that has no record at or below the floor that counts.
+const GONE: u32 = u32::MAX;
+const ABOVE: u32 = u32::MAX - 1;
+
+/// The first reading: which records at or below the compact revision (the floor) still count.
+pub(super) struct Survey {
+    point: HashPoint,
+    floor: Revision,
     /// Random per run: users choose key names, and two of them must not meet here.
     hashers: [RandomState; 2],
-    /// Main and sub; `None` once the key is gone.
-    by_key: HashMap<u128, Option<(Revision, i64)>>,
+    /// For every key with a record at or below the floor: the ordinal of the one that counts, or a mark. Keys are
+    /// told apart by 96 bits of their hashes.
+    by_key: HashMap<[u32; 3], u32, BuildHasherDefault<HashedAlready>>,
+    /// By ordinal: the records that count at the point.
+    kept: Bits,
+    /// The same for the floor itself.
+    left: Option<Bits>,
     /// Keys that are alive, those above the floor included.
     alive: i64,
 }
 
-impl Newest {
-    fn find<K, V>(records: impl Iterator<Item = Result<(K, V)>>, at: Revision, floor: Revision) -> Result<Self>
-    where
-        K: AsRef<[u8]>,
-        V: AsRef<[u8]>,
-    {
-        let mut newest = Self { hashers: [RandomState::new(), RandomState::new()], by_key: HashMap::new(), alive: 0 };
-        for record in records {
-            let (key, value) = record?;
-            let (main, sub, change) = record_key_parts(key.as_ref())?;
-            if main > at {
-                break;
+impl Survey {
+    /// `None` where nothing was compacted: then every record counts.
+    pub(super) fn of(point: HashPoint) -> Option<Self> {
+        point.compact.map(|floor| Self::new(point, floor))
+    }
+
+    /// For all records of a database that is compacted at `floor`.
+    pub(super) fn at_floor(floor: Revision) -> Self {
+        Self::new(HashPoint { revision: Revision(i64::MAX), compact: Some(floor) }, floor)
+    }
+
+    fn new(point: HashPoint, floor: Revision) -> Self {
+        let hashers = [RandomState::new(), RandomState::new()];
+        Self { point, floor, hashers, by_key: HashMap::default(), kept: Bits::default(), left: None, alive: 0 }
+    }
+
+    /// Takes the next record.
+    ///
+    /// # Errors
+    /// `Refused` for more records than any etcd holds.
+    pub(super) fn see(&mut self, main: Revision, change: Change, stored: &StoredKey<'_>) -> Result<()> {
+        if main > self.point.revision {
+            return Ok(());
+        }
+        let hash = self.hash(stored.key);
+        let before = if main <= self.floor {
+            let ordinal = self.kept.push(change == Change::Put);
+            let ordinal = u32::try_from(ordinal).ok().filter(|ordinal| *ordinal < ABOVE);
+            let ordinal = ordinal.ok_or_else(|| Error::new(ErrorKind::Refused, "the database has too many records"))?;
+            let now = if change == Change::Put { ordinal } else { GONE };
+            self.alive += i64::from(now != GONE);
+            self.by_key.insert(hash, now).unwrap_or(GONE)
+        } else {
+            self.left.get_or_insert_with(|| self.kept.clone());
+            let now = if change == Change::Put { ABOVE } else { GONE };
+            match self.by_key.get_mut(&hash) {
+                Some(known) => {
+                    self.alive += i64::from(now != GONE);
+                    std::mem::replace(known, now)
+                }
+                // Not remembered: its first record is above the floor, so that each of its lives starts at version 1
+                // (the marker of a revision bump has none).
+                None => {
+                    self.alive += if now == GONE { -1 } else { i64::from(stored.version <= 1) };
+                    GONE
+                }
             }
-            let StoredKey { key, version, .. } = stored_key(main, value.as_ref())?;
-            let hash = newest.hash(key);
-            let now = (change == Change::Put).then_some((main, sub));
-            if main <= floor {
-                let before = newest.by_key.insert(hash, now).flatten();
-                newest.alive += i64::from(now.is_some()) - i64::from(before.is_some());
-            } else if let Some(known) = newest.by_key.get_mut(&hash) {
-                let before = std::mem::replace(known, now);
-                newest.alive += i64::from(now.is_some()) - i64::from(before.is_some());
-            } else {
-                // Not remembered: its first record is above the floor, so that each of its lives starts at version 1.
-                newest.alive += if now.is_none() { -1 } else { i64::from(version == 1) };
+        };
+        self.alive -= i64::from(before != GONE);
+        if before < ABOVE {
+            self.kept.clear(before as usize);
+        }
+        Ok(())
+    }
+
+    /// Keys that are alive at the point.
+    pub(super) fn alive(&self) -> u64 {
+        self.alive.unsigned_abs()
+    }
+
+    /// The second reading.
+    pub(super) fn finish(self) -> KvDigest {
+        // With no key alive the server hashes whatever compaction has left: its newest at the floor.
+        let kept = if self.alive > 0 { self.kept } else { self.left.unwrap_or(self.kept) };
+        KvDigest { kept: Some((self.floor, kept, 0)), ..KvDigest::unpruned(self.point) }
+    }
+
+    fn hash(&self, key: &[u8]) -> [u32; 3] {
+        let [first, second] = self.hashers.each_ref().map(|hasher| hasher.hash_one(key));
+        [first as u32, (first >> 32) as u32, second as u32]
+    }
+}
+
+/// Whether more records can count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Yes.
+    Within,
+    /// No: they are later than the revision that is hashed.
+    Beyond,
+}
+
+/// The last reading.
+pub(super) struct KvDigest {
+    point: HashPoint,
+    /// The floor, which records at or below it count, and how many of them have come.
+    kept: Option<(Revision, Bits, usize)>,
+    digest: Digest,
+}
+
+impl KvDigest {
+    /// Every record up to the point counts.
+    pub(super) fn unpruned(point: HashPoint) -> Self {
+        let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+        digest.update(b"key");
+        Self { point, kept: None, digest }
+    }
+
+    /// Takes the next entry.
+    ///
+    /// # Errors
+    /// `Damaged` where its key is not a revision.
+    pub(super) fn push(&mut self, key: &[u8], value: &[u8]) -> Result<Reach> {
+        let (main, _, _) = record_key_parts(key)?;
+        if main > self.point.revision {
+            return Ok(Reach::Beyond);
+        }
+        if let Some((floor, kept, ordinal)) = &mut self.kept
+            && main <= *floor
+        {
+            *ordinal += 1;
+            if !kept.has(*ordinal - 1) {
+                return Ok(Reach::Within);
             }
         }
-        Ok(newest)
+        self.digest.update(key);
+        self.digest.update(value);
+        Ok(Reach::Within)
     }
 
-    fn keeps(&self, key: &[u8], main: Revision, sub: i64) -> bool {
-        self.by_key.get(&self.hash(key)).is_some_and(|newest| *newest == Some((main, sub)))
+    /// The hash.
+    pub(super) fn finish(self) -> u32 {
+        self.digest.finalize() as u32
+    }
+}
+
+/// A bit for each of many things, by ordinal.
+#[derive(Debug, Clone, Default)]
+struct Bits {
+    words: Vec<u64>,
+    len: usize,
+}
+
+impl Bits {
+    /// Adds one; its ordinal.
+    fn push(&mut self, bit: bool) -> usize {
+        let ordinal = self.len;
+        if ordinal.is_multiple_of(64) {
+            self.words.push(0);
+        }
+        self.words[ordinal / 64] |= u64::from(bit) << (ordinal % 64);
+        self.len += 1;
+        ordinal
     }
 
-    fn hash(&self, key: &[u8]) -> u128 {
-        let [high, low] = &self.hashers;
-        u128::from(high.hash_one(key)) << 64 | u128::from(low.hash_one(key))
+    fn clear(&mut self, ordinal: usize) {
+        self.words[ordinal / 64] &= !(1 << (ordinal % 64));
+    }
+
+    fn has(&self, ordinal: usize) -> bool {
+        self.words.get(ordinal / 64).is_some_and(|word| word & (1 << (ordinal % 64)) != 0)
+    }
+}
+
+/// Hashes what is a hash already.
+#[derive(Default)]
+struct HashedAlready(u64);
+
+impl Hasher for HashedAlready {
+    fn write(&mut self, bytes: &[u8]) {
+        for word in bytes.chunks(8) {
+            let mut padded = [0; 8];
+            padded[..word.len()].copy_from_slice(word);
+            self.0 = self.0.rotate_left(32) ^ u64::from_ne_bytes(padded);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -120,7 +269,7 @@ mod tests {
     fn hash(records: &[Record], at: i64, compact: i64) -> u32 {
         let compact = (compact >= 0).then_some(Revision(compact));
         let entries = || Ok(records.iter().map(|record| Ok((record.bucket_key(), record.value.clone()))));
-        hash_kv(entries, Revision(at), compact).unwrap()
+        hash_kv(entries, HashPoint { revision: Revision(at), compact }).unwrap()
     }
 
     fn put(main: i64, sub: i64, key: &str, value: &str, create: i64, version: i64, lease: i64) -> Record {

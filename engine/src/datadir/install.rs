@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use super::durability::Durability;
-use super::image::ImageFacts;
 use super::place::Place;
+use super::rewrite::DatabaseFacts;
 use crate::error::Result;
 
 /// A data directory that etcd would start from, were it in its place. Dropped, it leaves nothing behind.
 #[derive(Debug)]
 pub struct ReadyDataDir {
     place: Place,
-    facts: ImageFacts,
+    facts: DatabaseFacts,
     durability: Durability,
 }
 
@@ -23,12 +23,12 @@ pub struct InstalledDataDir {
 }
 
 impl ReadyDataDir {
-    pub(super) fn new(place: Place, facts: ImageFacts, durability: Durability) -> Self {
+    pub(super) fn new(place: Place, facts: DatabaseFacts, durability: Durability) -> Self {
         Self { place, facts, durability }
     }
 
-    /// What was found in the image.
-    pub fn facts(&self) -> &ImageFacts {
+    /// What was made of the image.
+    pub fn facts(&self) -> &DatabaseFacts {
         &self.facts
     }
 

@@ -53,8 +53,8 @@ impl Leases {
     }
 
     /// Key and value of a record for every lease that has none, in key order.
-    pub(super) fn missing(self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut ids: Vec<i64> = self.orphans.into_values().collect();
+    pub(super) fn missing(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut ids: Vec<i64> = self.orphans.values().copied().collect();
         // Keys are big-endian two's complement: negative ids sort behind the others.
         ids.sort_unstable_by_key(|&id| id as u64);
         ids.dedup();

@@ -14,10 +14,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, statvfs};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 
 use super::durability::{Durability, sync_dir};
+use super::space::check_space;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What stands between the hidden name of a stage and its id.
@@ -78,7 +79,7 @@ impl Place {
         place.create_stage()?;
         // Leftovers first: what they take is to be had.
         remove_leftovers(&parent, &prefix, &place.stage)?;
-        check_space(&place.stage, needed_bytes)?;
+        check_space(&parent, needed_bytes, "--data-dir")?;
         Ok(place)
     }
 
@@ -289,20 +290,6 @@ fn names_in(dir: &Path) -> Result<Vec<OsString>> {
 fn under_way(stage: &Path) -> Error {
     let message = format!("another restore is under way in {}", stage.display());
     Error::new(ErrorKind::Refused, message).hint("wait for it, or end it")
-}
-
-/// Compares what is needed with what the file system of `stage` has to give.
-fn check_space(stage: &Path, needed_bytes: u64) -> Result<()> {
-    let stat = statvfs(stage).map_err(|error| Error::file("look at", stage, error.into()))?;
-    let available = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if available >= needed_bytes {
-        return Ok(());
-    }
-    let message = format!(
-        "not enough space for the restore: {needed_bytes} bytes are needed, the file system of {} has {available}",
-        stage.parent().map(or_here).unwrap_or_default().display()
-    );
-    Err(Error::new(ErrorKind::Local, message).hint("free some space or choose another --data-dir"))
 }
 
 /// Renames `from` to `to`, where there must be nothing.

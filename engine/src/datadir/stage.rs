@@ -6,10 +6,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::durability::{Durability, sync_dir};
-use super::image;
+use super::image::{Examined, Image, TakesImage};
 use super::install::ReadyDataDir;
 use super::membership::Membership;
 use super::place::Place;
+use super::rewrite::rewrite;
 use super::{snap, wal};
 use crate::error::{Error, Result};
 
@@ -73,26 +74,15 @@ impl StagedDataDir {
         self.place.data_dir()
     }
 
-    /// Writes the next bytes of the image.
+    /// Makes `image`, this stage's own, that of a new cluster of `membership`, and writes WAL and `.snap`.
     ///
     /// # Errors
-    /// `Local` where the disk is full or refuses.
-    pub fn write_image(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.db.write_all(bytes);
-        written.map_err(|error| Error::file("write", &db_path(&self.place), error))?;
-        self.written_bytes += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Checks the image from end to end, makes it that of a new cluster of `membership`, and writes WAL and `.snap`.
-    ///
-    /// # Errors
-    /// `Damaged` where the image is not an etcd database in order; `Refused` where it holds a bucket that this version
-    /// does not know; `Local` where the disk is full or refuses.
-    pub fn finish(self, membership: &Membership) -> Result<ReadyDataDir> {
+    /// `Damaged` where the image does not parse; `Local` where the disk is full or refuses.
+    pub fn finish(self, image: Image, examined: Examined, membership: &Membership) -> Result<ReadyDataDir> {
         let path = db_path(&self.place);
-        let mut facts = image::rewrite(&self.db, membership, self.options.durability)
+        let mut facts = rewrite(&self.db, &image, examined, membership, self.options.durability)
             .map_err(|error| error.about(path.display()))?;
+        drop(image);
         facts.written_bytes += self.written_bytes;
         let (snap_dir, wal_dir) = (snap_dir(&self.place), wal_dir(&self.place));
         let snap_path = snap_dir.join(snap::file_name(membership));
@@ -116,6 +106,24 @@ impl StagedDataDir {
             Durability::None => Ok(()),
         });
         written.map_err(|error| Error::file("write", path, error))
+    }
+}
+
+impl TakesImage for StagedDataDir {
+    fn write_image(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.db.write_all(bytes);
+        written.map_err(|error| Error::file("write", &db_path(&self.place), error))?;
+        self.written_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Whatever follows the database is cut off: a file that was copied from a data directory is longer than it is used.
+    fn image(&mut self) -> Result<Image> {
+        let path = db_path(&self.place);
+        let used_bytes = Image::open(&self.db).and_then(|image| Ok(image.tree()?.used_bytes()));
+        let used_bytes = used_bytes.map_err(|error| error.about(path.display()))?;
+        self.db.set_len(used_bytes).map_err(|error| Error::file("cut", &path, error))?;
+        Image::open(&self.db).map_err(|error| error.about(path.display()))
     }
 }
 

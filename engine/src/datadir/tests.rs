@@ -111,7 +111,13 @@ fn ready(data_dir: &Path, image: &[u8]) -> Result<ReadyDataDir> {
     for piece in image.chunks(5000) {
         staged.write_image(piece)?;
     }
-    staged.finish(&membership())
+    finished(staged, &membership())
+}
+
+fn finished(mut staged: StagedDataDir, membership: &Membership) -> Result<ReadyDataDir> {
+    let image = staged.image()?;
+    let examined = image.examine(Scrutiny::Strict, None, &mut |_| Ok(()))?;
+    staged.finish(image, examined, membership)
 }
 
 fn restore(data_dir: &Path) -> Result<PathBuf> {
@@ -169,12 +175,12 @@ fn facts_tell_revision_floor_auth_and_leases() {
     let temp = TempDir::new().unwrap();
     let image = image_of(&buckets());
     let ready = ready(&temp.path().join("etcd"), &image).unwrap();
-    let facts = ready.facts().clone();
+    let DatabaseFacts { image: facts, db_bytes, written_bytes } = ready.facts().clone();
     assert_eq!((facts.revision, facts.compact_floor, facts.records), (Revision(699), Some(Revision(200)), 698));
-    assert_eq!((facts.auth, facts.leases, facts.granted_leases), (AuthState::Enabled, 1, 1));
+    assert_eq!((facts.auth, facts.leases, facts.missing_leases), (AuthState::Enabled, 1, 1));
     let path = ready.install().unwrap().path.join("member/snap/db");
-    assert_eq!(fs::metadata(path).unwrap().len(), facts.db_bytes);
-    assert!(facts.written_bytes >= facts.db_bytes && facts.written_bytes < facts.db_bytes + 4096);
+    assert_eq!(fs::metadata(path).unwrap().len(), db_bytes);
+    assert!(written_bytes >= db_bytes && written_bytes < db_bytes + 4096);
 }
 
 #[test]
@@ -183,7 +189,7 @@ fn a_compaction_beyond_the_last_record_raises_the_revision() {
     buckets.get_mut("meta").unwrap().insert(b"finishedCompactRev".to_vec(), revision_key(900));
     let temp = TempDir::new().unwrap();
     let ready = ready(&temp.path().join("etcd"), &image_of(&buckets)).unwrap();
-    assert_eq!((ready.facts().revision, ready.facts().compact_floor), (Revision(900), Some(Revision(900))));
+    assert_eq!((ready.facts().image.revision, ready.facts().image.compact_floor), (Revision(900), Some(Revision(900))));
 }
 
 #[test]
@@ -191,7 +197,7 @@ fn an_empty_etcd_is_at_revision_1() {
     let temp = TempDir::new().unwrap();
     let empty: Buckets = [("key", BTreeMap::new()), ("meta", BTreeMap::new())].into();
     let ready = ready(&temp.path().join("etcd"), &image_of(&empty)).unwrap();
-    let facts = ready.facts();
+    let facts = &ready.facts().image;
     assert_eq!((facts.revision, facts.compact_floor, facts.auth), (Revision::EMPTY, None, AuthState::Disabled));
 }
 
@@ -231,7 +237,7 @@ fn an_image_cut_short_is_damaged_and_leaves_nothing() {
     let temp = TempDir::new().unwrap();
     let image = image_of(&buckets());
     for len in [0, 100, 4096, image.len() - 4096, image.len() - 1] {
-        refusal(ready(&temp.path().join("etcd"), &image[..len]), ErrorKind::Damaged, &["db"]);
+        refusal(ready(&temp.path().join("etcd"), &image[..len]), ErrorKind::Damaged, &["database"]);
         assert!(names(temp.path()).is_empty());
     }
 }
@@ -247,7 +253,7 @@ fn records_that_etcd_would_stop_at_are_damaged() {
         let temp = TempDir::new().unwrap();
         let mut buckets = buckets();
         buckets.get_mut("key").unwrap().insert(key, value);
-        refusal(ready(&temp.path().join("etcd"), &image_of(&buckets)), ErrorKind::Damaged, &["db"]);
+        refusal(ready(&temp.path().join("etcd"), &image_of(&buckets)), ErrorKind::Damaged, &["database"]);
     }
 }
 
@@ -263,7 +269,7 @@ fn three_members_get_the_same_database() {
         let mut staged = stage(&temp.path().join(name.unwrap())).unwrap();
         staged.write_image(&image_of(&buckets())).unwrap();
         let member =
-            staged.finish(&Membership::resolve(&request).unwrap()).unwrap().install().unwrap().path.join("member");
+            finished(staged, &Membership::resolve(&request).unwrap()).unwrap().install().unwrap().path.join("member");
         databases.push(fs::read(member.join("snap/db")).unwrap());
         assert!(member.join("snap/0000000000000001-0000000000000003.snap").exists());
         ids.push(
@@ -307,7 +313,7 @@ fn everything_can_be_synced_and_the_wal_allocated() {
     let options = StageOptions { durability: Durability::Fsync, wal: Preallocate::Yes, id: "1".to_owned() };
     let mut staged = StagedDataDir::create(&temp.path().join("a/b/etcd"), 1 << 20, &options).unwrap();
     staged.write_image(&image_of(&buckets())).unwrap();
-    let data_dir = staged.finish(&membership()).unwrap().install().unwrap().path;
+    let data_dir = finished(staged, &membership()).unwrap().install().unwrap().path;
     is_whole(&data_dir);
     let wal = data_dir.join("member/wal/0000000000000000-0000000000000000.wal");
     assert_eq!(fs::metadata(&wal).unwrap().len(), 64_000_000);
@@ -461,7 +467,7 @@ fn a_failed_restore_leaves_nothing() {
         let data_dir = temp.path().join(data_dir);
         let mut staged = stage(&data_dir).unwrap();
         staged.write_image(b"not a database").unwrap();
-        refusal(staged.finish(&membership()), ErrorKind::Damaged, &["not an etcd database"]);
+        refusal(finished(staged, &membership()), ErrorKind::Damaged, &["not an etcd database"]);
         assert!(names(temp.path()).is_empty());
         drop(ready(&data_dir, &image_of(&buckets())).unwrap());
         assert!(names(temp.path()).is_empty(), "ready, but not installed");

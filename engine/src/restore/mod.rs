@@ -1,6 +1,5 @@
 //! Turning a backup into a data directory: a plan, which is a value, and its run.
 
-mod image;
 mod plan;
 mod run;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::archive::{Archive, BackupEntry, BackupReader, ReadLimits, Selection, select};
 use crate::datadir::{Membership, MembershipRequest, WAL_BYTES};
 use crate::error::{Error, ErrorKind, Result};
+use crate::replay::Thoroughness;
 
 /// Room for the pages that a restore adds to the image, and for the `.snap` file: a few hundred KiB in truth.
 const ADDED_BYTES: u64 = 16 << 20;
@@ -29,6 +30,8 @@ pub struct RestoreRequest {
     pub data_dir: PathBuf,
     /// Bounds.
     pub limits: ReadLimits,
+    /// How much is proven before anything is installed.
+    pub thoroughness: Thoroughness,
     /// Run, or only shown.
     pub purpose: Purpose,
 }
@@ -46,6 +49,7 @@ pub struct RestorePlan {
     pub needed_bytes: u64,
     pub(super) reader: BackupReader,
     pub(super) limits: ReadLimits,
+    pub(super) thoroughness: Thoroughness,
 }
 
 /// Plans a restore: one LIST for each 1,000 objects, then two or three GETs.
@@ -68,7 +72,8 @@ pub async fn plan_restore(archive: &Archive, request: RestoreRequest) -> Result<
     let backup = select(&catalogue, &request.selection)?.clone();
     let reader = archive.open(&backup.name).await?;
     let needed_bytes = reader.footer().plain_bytes + WAL_BYTES + ADDED_BYTES;
-    Ok(RestorePlan { backup, membership, data_dir: request.data_dir, needed_bytes, reader, limits: request.limits })
+    let RestoreRequest { data_dir, limits, thoroughness, .. } = request;
+    Ok(RestorePlan { backup, membership, data_dir, needed_bytes, reader, limits, thoroughness })
 }
 
 impl RestorePlan {

@@ -1,4 +1,4 @@
-//! Runs a plan: stage, image, etcd's own files, install.
+//! Runs a plan: stage, image, proof, etcd's own files, install.
 //!
 //! # Why a failed restore leaves the target as it was
 //! Everything is written into a stage of its own, which the target's `member` becomes by one rename at the very end. A
@@ -6,15 +6,14 @@
 
 use std::path::PathBuf;
 
-use super::image::stage_image;
 use super::plan::RestorePlan;
 use crate::archive::BackupEntry;
 use crate::clock::random_bytes;
-use crate::datadir::{ImageFacts, Membership, StageOptions, StagedDataDir};
-use crate::error::{Error, ErrorKind, Result};
-use crate::format::Protection;
+use crate::datadir::{DatabaseFacts, Membership, StageOptions, StagedDataDir};
+use crate::error::Result;
 use crate::monitor::{Event, Phase};
-use crate::run::RunContext;
+use crate::replay::{Proof, Proving, move_image, prove};
+use crate::run::{RunContext, blocking};
 
 /// A data directory that etcd can be started on.
 #[derive(Debug)]
@@ -25,10 +24,10 @@ pub struct RestoreSummary {
     pub membership: Membership,
     /// Where it is.
     pub data_dir: PathBuf,
-    /// What held its bytes together in the archive.
-    pub protection: Protection,
-    /// What the image turned out to be.
-    pub facts: ImageFacts,
+    /// What was proven of it.
+    pub proof: Proof,
+    /// What the image turned out to be, and what was made of it.
+    pub facts: DatabaseFacts,
     /// From the first write to the installed directory.
     pub duration_ms: i64,
 }
@@ -43,34 +42,22 @@ pub async fn run_restore(plan: RestorePlan, context: &RunContext) -> Result<Rest
     let id = format!("{:016x}", u64::from_be_bytes(random_bytes()?));
     let (data_dir, needed_bytes) = (plan.data_dir.clone(), plan.needed_bytes);
     let stage = blocking(move || StagedDataDir::create(&data_dir, needed_bytes, &StageOptions::durable(id))).await?;
-    let stage = stage_image(&plan, stage, context).await?;
+    let stage = move_image(&plan.reader, plan.limits, stage, Phase::Restore, context).await?;
 
-    let RestorePlan { backup, membership, data_dir, reader, .. } = plan;
+    let RestorePlan { backup, membership, data_dir, reader, thoroughness, .. } = plan;
+    let proving = Proving::of_full(&reader, thoroughness);
+    let proven = prove(stage, proving, context).await.map_err(|error| error.about(backup.name));
+    let (stage, image, examined, proof) = proven?;
     context.monitor.tell(Event::Begin { phase: Phase::Sync, total_bytes: 0 });
     let ready = {
         let membership = membership.clone();
-        blocking(move || stage.finish(&membership)).await.map_err(|error| error.about(backup.name))?
+        let finished = blocking(move || stage.finish(image, examined, &membership)).await;
+        finished.map_err(|error| error.about(backup.name))?
     };
     let facts = ready.facts().clone();
-    let seam = reader.footer().facts.revisions.1;
-    if facts.revision < seam {
-        let what =
-            format!("{}: its image is at revision {}, older than the {seam} of its name", backup.name, facts.revision);
-        return Err(Error::new(ErrorKind::Damaged, what).hint("use another backup"));
-    }
-    if context.stop.is_cancelled() {
-        return Err(Error::new(ErrorKind::Interrupted, "stopped by a signal"));
-    }
+    context.check_stop()?;
     blocking(move || ready.install()).await?;
     context.monitor.tell(Event::End(Phase::Sync));
     let duration_ms = context.clock.now().0 - started.0;
-    let protection = reader.header().protection;
-    Ok(RestoreSummary { backup, membership, data_dir, protection, facts, duration_ms })
-}
-
-/// Runs file work off the threads that serve the network.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::new(ErrorKind::Internal, "a task of the restore ended by itself").caused_by(error))?
+    Ok(RestoreSummary { backup, membership, data_dir, proof, facts, duration_ms })
 }

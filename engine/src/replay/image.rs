@@ -1,4 +1,4 @@
-//! The image of a full, from the archive to its place in the stage.
+//! The image of a full, from the archive to whatever takes it.
 //!
 //! ```text
 //! archive: parallel GETs -> frames -> opened on all cores, in order -> (channel) -> one thread: SHA-256, file
@@ -8,50 +8,58 @@ use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::plan::RestorePlan;
-use crate::datadir::StagedDataDir;
+use crate::archive::{BackupReader, ReadLimits};
+use crate::datadir::TakesImage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::monitor::{Event, Phase};
 use crate::pipeline::Buffer;
-use crate::run::RunContext;
+use crate::run::{RunContext, blocking};
 
 /// Opened chunks that wait for the file.
 const WAITING_CHUNKS: usize = 2;
 
-/// Writes the image of the planned backup into the stage, and holds it against the footer's length and SHA-256.
+/// Writes the image of `reader`'s backup into `taker`, and holds it against the footer's length and SHA-256. It is told
+/// as `phase`.
 ///
 /// # Errors
 /// `Damaged` where the image is not the one that was backed up; those of the store and the file system; `Interrupted`.
-/// The stage is gone then.
-pub(super) async fn stage_image(
-    plan: &RestorePlan,
-    stage: StagedDataDir,
+/// `taker` is gone then.
+pub async fn move_image<T: TakesImage + Send + 'static>(
+    reader: &BackupReader,
+    limits: ReadLimits,
+    taker: T,
+    phase: Phase,
     context: &RunContext,
-) -> Result<StagedDataDir> {
-    let footer = plan.reader.footer();
-    context.monitor.tell(Event::Begin { phase: Phase::Restore, total_bytes: footer.plain_bytes });
+) -> Result<T> {
+    let footer = reader.footer();
+    context.monitor.tell(Event::Begin { phase, total_bytes: footer.plain_bytes });
     let (to_file, chunks) = mpsc::channel(WAITING_CHUNKS);
-    let writing = tokio::task::spawn_blocking(move || write_chunks(stage, chunks));
-    let fed = context.unless_stopped(feed(plan, to_file, context)).await;
+    let writing = tokio::spawn(blocking(move || write_chunks(taker, chunks)));
+    let fed = context.unless_stopped(feed(reader, limits, to_file, context)).await;
     // The thread has ended, or will: its channel is closed. Its error is the cause where both sides have one.
     let written = writing.await.map_err(|error| {
         Error::new(ErrorKind::Internal, "the thread that writes the image ended by itself").caused_by(error)
     })?;
-    let (stage, plain_bytes, sha256) = written?;
+    let (taker, plain_bytes, sha256) = written?;
     fed?;
     if plain_bytes != footer.plain_bytes || sha256 != footer.facts.plain_sha256 {
         return Err(Error::new(
             ErrorKind::Damaged,
-            format!("{}: its contents do not have the SHA-256 of its footer", plan.backup.name),
+            format!("{}: its contents do not have the SHA-256 of its footer", reader.name()),
         )
         .hint("use another backup; please report this one: each of its parts was genuine"));
     }
-    context.monitor.tell(Event::End(Phase::Restore));
-    Ok(stage)
+    context.monitor.tell(Event::End(phase));
+    Ok(taker)
 }
 
-async fn feed(plan: &RestorePlan, to_file: mpsc::Sender<Buffer>, context: &RunContext) -> Result<()> {
-    let mut chunks = plan.reader.chunks(plan.limits).boxed();
+async fn feed(
+    reader: &BackupReader,
+    limits: ReadLimits,
+    to_file: mpsc::Sender<Buffer>,
+    context: &RunContext,
+) -> Result<()> {
+    let mut chunks = reader.chunks(limits).boxed();
     let (mut plain_bytes, mut stored_bytes) = (0, 0);
     while let Some((chunk, frame_bytes)) = chunks.try_next().await? {
         plain_bytes += chunk.len() as u64;
@@ -64,16 +72,13 @@ async fn feed(plan: &RestorePlan, to_file: mpsc::Sender<Buffer>, context: &RunCo
     Ok(())
 }
 
-fn write_chunks(
-    mut stage: StagedDataDir,
-    mut chunks: mpsc::Receiver<Buffer>,
-) -> Result<(StagedDataDir, u64, [u8; 32])> {
+fn write_chunks<T: TakesImage>(mut taker: T, mut chunks: mpsc::Receiver<Buffer>) -> Result<(T, u64, [u8; 32])> {
     let mut sha256 = Sha256::new();
     let mut plain_bytes = 0;
     while let Some(chunk) = chunks.blocking_recv() {
         sha256.update(&**chunk);
-        stage.write_image(&chunk)?;
+        taker.write_image(&chunk)?;
         plain_bytes += chunk.len() as u64;
     }
-    Ok((stage, plain_bytes, sha256.finalize().into()))
+    Ok((taker, plain_bytes, sha256.finalize().into()))
 }

@@ -1,0 +1,51 @@
+//! What was proven of a backup, in words and as JSON.
+
+use etcdbr_engine::replay::{HashKvProof, Integrity, Proof, TreeProof};
+use serde_json::{Value, json};
+
+/// One or two lines, each with its indent and line break.
+pub(crate) fn text(proof: &Proof) -> String {
+    let bytes = match proof.integrity {
+        Integrity::Authenticated => "every byte authenticated",
+        Integrity::Checksums => "checksums (the backup is not encrypted)",
+    };
+    let mut out = format!("  proven: {bytes}, SHA-256 of the image");
+    if proof.tree == TreeProof::Sound {
+        out += ", tree of the database";
+    }
+    match &proof.hash_kv {
+        HashKvProof::Equal(answer) => {
+            out += &format!(", HashKV {} up to revision {} as etcd answered it\n", answer.hash, answer.revision);
+        }
+        HashKvProof::NoAnswer(reason) => out += &format!("\n  not compared with etcd's own HashKV: {reason}\n"),
+        HashKvProof::Skipped => out += "\n",
+    }
+    if proof.tree == TreeProof::Skipped || proof.hash_kv == HashKvProof::Skipped {
+        out += "  NOT PROVEN (--skip-proof): the tree of the database and its HashKV were not checked\n";
+    }
+    out
+}
+
+/// The same as JSON.
+pub(crate) fn document(proof: &Proof) -> Value {
+    let integrity = match proof.integrity {
+        Integrity::Authenticated => "authenticated",
+        Integrity::Checksums => "checksums",
+    };
+    let (hash_kv, missing) = match &proof.hash_kv {
+        HashKvProof::Equal(answer) => (
+            json!({"revision": answer.revision.0, "compact_revision": answer.compact_revision.0, "hash": answer.hash}),
+            None,
+        ),
+        HashKvProof::NoAnswer(reason) => (Value::Null, Some(reason.as_str())),
+        HashKvProof::Skipped => (Value::Null, Some("skipped")),
+    };
+    json!({
+        "integrity": integrity,
+        "image_sha256": true,
+        "tree": match proof.tree { TreeProof::Sound => "sound", TreeProof::Skipped => "skipped" },
+        "hashkv": hash_kv,
+        "hashkv_missing": missing,
+        "skipped": proof.tree == TreeProof::Skipped || proof.hash_kv == HashKvProof::Skipped,
+    })
+}

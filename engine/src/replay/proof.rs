@@ -1,0 +1,180 @@
+//! What an image is held against before anybody relies on it, and what came of that.
+//!
+//! Authentication says that the bytes are those that were backed up; the strict check, that etcd can work with them; and
+//! HashKV, that they are what etcd itself held. HashKV is compared with the source's own answer, at the answer's revision
+//! and with the answer's compact revision, over the records as they are in the image, before anything is pruned.
+
+use crate::archive::BackupReader;
+use crate::datadir::{Examined, HashPoint, Image, ImageFacts, Scrutiny, TakesImage};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{HashKvAnswer, Protection};
+use crate::monitor::{Event, Phase};
+use crate::revision::Revision;
+use crate::run::{RunContext, blocking};
+
+/// How much is proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Thoroughness {
+    /// All that can be.
+    #[default]
+    Full,
+    /// Only what cannot be left out: for emergencies.
+    Skip,
+}
+
+/// What held the bytes together on their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Integrity {
+    /// Every byte was authenticated.
+    Authenticated,
+    /// Checksums: the backup is not encrypted.
+    Checksums,
+}
+
+impl From<Protection> for Integrity {
+    fn from(protection: Protection) -> Self {
+        match protection {
+            Protection::Aes256Gcm { .. } => Self::Authenticated,
+            Protection::Checksum => Self::Checksums,
+        }
+    }
+}
+
+/// Whether the tree of the database is sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TreeProof {
+    /// Every page in use was checked.
+    Sound,
+    /// The operator did not want to know.
+    Skipped,
+}
+
+/// Whether the records are those that the source had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKvProof {
+    /// Up to the answer's revision they have the hash that the source answered.
+    Equal(HashKvAnswer),
+    /// There is no answer to compare with, for this reason.
+    NoAnswer(String),
+    /// The operator did not want to know.
+    Skipped,
+}
+
+/// What was proven of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// Of its bytes, each and as a whole.
+    pub integrity: Integrity,
+    /// Of its pages.
+    pub tree: TreeProof,
+    /// Of its records.
+    pub hash_kv: HashKvProof,
+}
+
+/// What an image is held against.
+#[derive(Debug, Clone)]
+pub struct Proving {
+    /// What held its bytes together.
+    pub integrity: Integrity,
+    /// The revision that it must have reached.
+    pub promised: Revision,
+    /// The source's own answers that go with it, in any order.
+    pub answers: Vec<HashKvAnswer>,
+    /// How much is proven.
+    pub thoroughness: Thoroughness,
+}
+
+impl Proving {
+    /// What the image of an opened full is held against.
+    pub fn of_full(reader: &BackupReader, thoroughness: Thoroughness) -> Self {
+        let facts = &reader.footer().facts;
+        Self {
+            integrity: reader.header().protection.into(),
+            promised: facts.revisions.1,
+            answers: facts.hash_kv.clone(),
+            thoroughness,
+        }
+    }
+}
+
+/// Proves the image that `taker` has, off the threads that serve the network; told as [`Phase::Proof`].
+///
+/// # Errors
+/// `Damaged` where the image is not sound, or its records are not those that the source had; `Refused` for a database
+/// of a newer etcd; `Interrupted`. `taker` is gone then.
+pub async fn prove<T: TakesImage + Send + 'static>(
+    mut taker: T,
+    proving: Proving,
+    context: &RunContext,
+) -> Result<(T, Image, Examined, Proof)> {
+    let watching = context.clone();
+    let done = blocking(move || {
+        let image = taker.image()?;
+        let (examined, proof) = examine(&image, proving, &watching)?;
+        Ok((taker, image, examined, proof))
+    });
+    let done = done.await?;
+    context.monitor.tell(Event::End(Phase::Proof));
+    Ok(done)
+}
+
+fn examine(image: &Image, proving: Proving, context: &RunContext) -> Result<(Examined, Proof)> {
+    let Proving { integrity, promised, answers, thoroughness } = proving;
+    context.monitor.tell(Event::Begin { phase: Phase::Proof, total_bytes: 0 });
+    let mut attention = |read_bytes| {
+        context.monitor.tell(Event::Progress { plain_bytes: read_bytes, stored_bytes: 0 });
+        context.check_stop()
+    };
+    if thoroughness == Thoroughness::Skip {
+        let examined = image.examine(Scrutiny::Readable, None, &mut attention)?;
+        reaches(promised, &examined.facts)?;
+        return Ok((examined, Proof { integrity, tree: TreeProof::Skipped, hash_kv: HashKvProof::Skipped }));
+    }
+    let newest = answers.into_iter().max_by_key(|answer| (answer.revision, answer.compact_revision));
+    let examined = image.examine(Scrutiny::Strict, newest.as_ref().map(point), &mut attention)?;
+    reaches(promised, &examined.facts)?;
+    let hash_kv = match newest.zip(examined.hash) {
+        None => HashKvProof::NoAnswer("no HashKV was stored with this backup".to_owned()),
+        Some((answer, hash)) => compare(answer, hash, &examined.facts)?,
+    };
+    Ok((examined, Proof { integrity, tree: TreeProof::Sound, hash_kv }))
+}
+
+fn reaches(promised: Revision, facts: &ImageFacts) -> Result<()> {
+    if facts.revision >= promised {
+        return Ok(());
+    }
+    let what = format!("its image is at revision {}, older than the {promised} of its name", facts.revision);
+    Err(Error::new(ErrorKind::Damaged, what).hint("use another backup"))
+}
+
+/// The point that `answer` is for.
+fn point(answer: &HashKvAnswer) -> HashPoint {
+    let compact = Some(answer.compact_revision).filter(|compact| *compact > Revision(0));
+    HashPoint { revision: answer.revision, compact }
+}
+
+/// Holds the source's answer against the hash of the records.
+///
+/// The two are of the same records only where the image reaches the answer's revision and is compacted no further than
+/// the source was when it answered: what compaction has dropped from the image is not there to be hashed.
+fn compare(answer: HashKvAnswer, hash: u32, facts: &ImageFacts) -> Result<HashKvProof> {
+    if let Some(floor) = facts.compact_floor.filter(|floor| *floor > answer.compact_revision) {
+        let reason = format!(
+            "the HashKV that was stored is of a source compacted at {}, the image is compacted at {floor}",
+            answer.compact_revision
+        );
+        return Ok(HashKvProof::NoAnswer(reason));
+    }
+    if hash == answer.hash {
+        return Ok(HashKvProof::Equal(answer));
+    }
+    Err(Error::new(
+        ErrorKind::Damaged,
+        format!(
+            "its records up to revision {} have HashKV {hash}, the source answered {} (compacted at {})",
+            answer.revision, answer.hash, answer.compact_revision
+        ),
+    )
+    .hint("use another backup; look for disk or memory errors on the source: its own picture of its data was not this"))
+}
