@@ -5,6 +5,7 @@
 pub mod etcd;
 pub mod etcdbr;
 pub mod fake_etcd;
+pub mod file_server;
 pub mod keyspace;
 pub mod load;
 pub mod minio;

@@ -11,6 +11,7 @@ mod frozen;
 mod full_backup;
 mod gc;
 mod harness;
+mod http_source;
 mod memory;
 mod store;
 mod tidy;

@@ -12,10 +12,13 @@ mod listing;
 mod object;
 
 // What the stores share.
+mod connector;
+mod extent;
 mod ledger;
 mod retry;
 
-// The stores.
+// The stores, and a source that is none.
+mod http;
 mod local;
 mod s3;
 
@@ -28,6 +31,8 @@ pub mod conformance;
 pub mod faulty;
 
 pub use contract::{ObjectStore, Upload};
+pub use extent::Extent;
+pub use http::{AnswerHead, Asked, HttpObject, HttpOptions, Lanes, Location, Served, SourceUrl, Transfer, Version};
 pub use listing::{ListDepth, ListPage, ListQuery, PendingUpload};
 pub use local::LocalStore;
 pub use object::{ByteRange, ETag, ObjectMeta, PartNumber, ReadAnswer};

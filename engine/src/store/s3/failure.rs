@@ -8,6 +8,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::error::{Error, ErrorKind};
+use crate::store::connector::{cause, tls_mistake};
 use crate::store::retry::Failure;
 
 /// Errors of a store that pass, whatever their status.
@@ -82,15 +83,9 @@ impl S3Failure {
             let hint = "give credentials in the environment or in a profile";
             return Self { passing, ..Self::of_mistake(source, ErrorKind::Denied, hint) };
         }
-        match cause::<rustls::Error>(source.as_ref()) {
-            Some(rustls::Error::InvalidCertificate(_)) => {
-                Self::of_mistake(source, ErrorKind::Denied, "give the CA that signed the store's certificate")
-            }
-            Some(rustls::Error::InvalidMessage(_)) => {
-                let hint = "does the endpoint speak TLS? if not, begin it with http://";
-                Self::of_mistake(source, ErrorKind::Invalid, hint)
-            }
-            _ => Self::of_passage(source, "is the endpoint right, and is the store up?"),
+        match tls_mistake(source.as_ref()) {
+            Some((kind, hint)) => Self::of_mistake(source, kind, hint),
+            None => Self::of_passage(source, "is the endpoint right, and is the store up?"),
         }
     }
 
@@ -186,19 +181,6 @@ fn meaning(status: u16, code: &str) -> (ErrorKind, Option<&'static str>) {
         (507, _) => (ErrorKind::Unavailable, Some("the store is full: make room in it")),
         _ => (ErrorKind::Invalid, Some("the store does not take this request: check endpoint, provider and container")),
     }
-}
-
-/// The first cause of type `T`; looks through `io::Error`, which hides what it wraps from `source`.
-fn cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        next = wrapped.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source());
-    }
-    None
 }
 
 #[cfg(test)]

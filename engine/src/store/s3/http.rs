@@ -1,7 +1,6 @@
 //! The SDK's HTTP over hyper with our rustls configuration.
 //!
-//! The SDK's own client takes no certificate verifier, so private and unchecked servers need this one; it serves
-//! every store, so that one piece of code is tried by all tests. HTTP/1.1 only: S3 speaks nothing else.
+//! The SDK's own client takes no certificate verifier, so private and unchecked servers need this one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,41 +15,22 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::{Method, Request};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 
+use crate::store::connector::{HttpClient as Client, http_client};
 use crate::store::options::Pace;
 use crate::store::s3::pace::{Counted, Paced, Sent, watched};
-
-/// A connection unused for longer is closed: many load balancers drop them silently after 60 s.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Kept open per host between requests.
-const MAX_IDLE_CONNECTIONS: usize = 64;
 
 /// The client of one store; clones share connections.
 #[derive(Clone)]
 pub(super) struct Http {
-    client: Client<HttpsConnector<TcpConnector>, Counted>,
+    client: Client<Counted>,
     pace: Pace,
 }
 
 impl Http {
     pub(super) fn new(tls: ClientConfig, pace: Pace) -> Self {
-        let mut tcp = TcpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(pace.connect_timeout));
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
-            .build(connector);
-        Self { client, pace }
+        Self { client: http_client(tls, pace), pace }
     }
 
     async fn send(self, request: HttpRequest, answer_timeout: Duration) -> Result<HttpResponse, ConnectorError> {

@@ -4,6 +4,7 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use bytes::BytesMut;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::extent::Extent;
 use crate::store::object::{ByteRange, ETag, ReadAnswer};
 use crate::store::retry::Failure;
 use crate::store::s3::Shared;
@@ -38,14 +39,6 @@ struct Reading<'a> {
     bytes: BytesMut,
 }
 
-/// Which bytes of how large an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Extent {
-    start: u64,
-    len: u64,
-    object_bytes: u64,
-}
-
 impl Reading<'_> {
     async fn attempt(&mut self) -> Result<ReadAnswer, Failure> {
         let call = self.shared.client.get_object().bucket(&self.shared.bucket).key(self.key);
@@ -76,7 +69,9 @@ impl Reading<'_> {
             return Err(self.changed());
         }
         let told = match answer.content_range() {
-            Some(text) => parse_content_range(text).ok_or_else(|| unusable("a content-range that can be read"))?,
+            Some(text) => {
+                Extent::parse_content_range(text).ok_or_else(|| unusable("a content-range that can be read"))?
+            }
             // The whole object: fine where the whole was asked for.
             None => {
                 let whole = answer.content_length().and_then(|bytes| u64::try_from(bytes).ok());
@@ -130,27 +125,5 @@ impl Reading<'_> {
     fn changed(&self) -> Error {
         let message = format!("{} in {} changed while it was read", self.key, self.shared.described);
         Error::new(ErrorKind::Damaged, message).hint("list the store again and start over")
-    }
-}
-
-/// `bytes 5-9/20` as an extent.
-fn parse_content_range(text: &str) -> Option<Extent> {
-    let (range, object_bytes) = text.trim().strip_prefix("bytes")?.trim_start().split_once('/')?;
-    let (first, last) = range.split_once('-')?;
-    let (start, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
-    let len = last.checked_sub(start)?.checked_add(1)?;
-    Some(Extent { start, len, object_bytes: object_bytes.parse().ok()? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn content_ranges_are_read() {
-        assert_eq!(parse_content_range("bytes 5-9/20"), Some(Extent { start: 5, len: 5, object_bytes: 20 }));
-        for bad in ["", "bytes */20", "bytes 5-9/*", "bytes 9-5/20", "items 5-9/20", "bytes 0-18446744073709551615/1"] {
-            assert_eq!(parse_content_range(bad), None, "{bad}");
-        }
     }
 }
