@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_server(server)
         // Values and snapshot blobs stay slices of the buffer that they were received in.
-        .bytes(".mvccpb.KeyValue")
+        .bytes(".mvccpb")
         .bytes(".etcdserverpb.SnapshotResponse")
         .bytes(".etcdbr.v1.Record")
         .btree_map(".etcdbr.v1.ObjectFooter.labels")

@@ -8,16 +8,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use etcdbr_proto::authpb::Permission;
 use etcdbr_proto::etcdserverpb::auth_server::{Auth, AuthServer};
 use etcdbr_proto::etcdserverpb::cluster_server::{Cluster, ClusterServer};
 use etcdbr_proto::etcdserverpb::kv_server::{Kv, KvServer};
+use etcdbr_proto::etcdserverpb::lease_server::{Lease, LeaseServer};
 use etcdbr_proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
 use etcdbr_proto::etcdserverpb::watch_request::RequestUnion;
 use etcdbr_proto::etcdserverpb::watch_server::{Watch, WatchServer};
 use etcdbr_proto::etcdserverpb::{
-    AuthStatusRequest, AuthStatusResponse, AuthenticateRequest, AuthenticateResponse, HashKvRequest, HashKvResponse,
-    Member, MemberListRequest, MemberListResponse, RangeRequest, RangeResponse, ResponseHeader, SnapshotRequest,
-    SnapshotResponse, StatusRequest, StatusResponse, WatchRequest, WatchResponse,
+    AuthRoleGetRequest, AuthRoleGetResponse, AuthRoleListRequest, AuthRoleListResponse, AuthStatusRequest,
+    AuthStatusResponse, AuthUserGetRequest, AuthUserGetResponse, AuthUserListRequest, AuthUserListResponse,
+    AuthenticateRequest, AuthenticateResponse, HashKvRequest, HashKvResponse, LeaseLeasesRequest, LeaseLeasesResponse,
+    LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, Member, MemberListRequest, MemberListResponse,
+    RangeRequest, RangeResponse, ResponseHeader, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+    WatchRequest, WatchResponse,
 };
 use futures::{Stream, StreamExt, stream};
 use sha2::{Digest, Sha256};
@@ -42,6 +47,17 @@ pub enum SnapshotFault {
     StallAfter(usize),
     /// All bytes come, and the trailer is not theirs.
     WrongDigest,
+}
+
+/// What follows the responses of a watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchTail {
+    /// Nothing, for ever.
+    Silence,
+    /// The end of the stream, as if all were well.
+    End,
+    /// An error with this text.
+    Fail(Code, &'static str),
 }
 
 /// When the fake's history is compacted.
@@ -76,8 +92,20 @@ pub struct Script {
     pub credentials: Option<(String, String)>,
     /// Whether that user may take snapshots.
     pub user_is_root: bool,
-    /// What a watch gives after its `created`; then it is silent.
+    /// What a watch gives after its `created`.
     pub watch: Vec<WatchResponse>,
+    /// And what after that.
+    pub watch_tail: WatchTail,
+    /// So many linearizable reads time out before one is answered, and each takes the raft index on by one.
+    pub lag: usize,
+    /// Leases by id, with their TTL.
+    pub leases: Vec<(i64, i64)>,
+    /// The auth revision; an etcd 3.4 has none.
+    pub auth_revision: Option<u64>,
+    /// Users, with their roles.
+    pub users: Vec<(String, Vec<String>)>,
+    /// Roles, each with one key that it may read.
+    pub roles: Vec<(String, Vec<u8>)>,
     /// The database.
     pub image: Bytes,
     /// How its stream goes wrong.
@@ -98,6 +126,12 @@ impl Default for Script {
             credentials: None,
             user_is_root: true,
             watch: Vec::new(),
+            watch_tail: WatchTail::Silence,
+            lag: 0,
+            leases: Vec::new(),
+            auth_revision: None,
+            users: Vec::new(),
+            roles: Vec::new(),
             image: Bytes::from(vec![7; 256 << 10]),
             snapshot_fault: SnapshotFault::None,
         }
@@ -119,11 +153,20 @@ pub struct FakeEtcd {
     server: JoinHandle<()>,
 }
 
+/// How many do something, now and at most.
+#[derive(Default)]
+struct Meter {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
 struct State {
     script: Script,
     compacted: AtomicI64,
     open_streams: AtomicUsize,
     logins: AtomicUsize,
+    reads: AtomicUsize,
+    lease_questions: Meter,
     token: Mutex<Option<String>>,
 }
 
@@ -138,6 +181,8 @@ impl FakeEtcd {
             compacted: AtomicI64::new(compacted),
             open_streams: AtomicUsize::new(0),
             logins: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
+            lease_questions: Meter::default(),
             token: Mutex::new(None),
         });
         let fake = Fake(state.clone());
@@ -146,6 +191,7 @@ impl FakeEtcd {
             .add_service(WatchServer::new(fake.clone()))
             .add_service(ClusterServer::new(fake.clone()))
             .add_service(AuthServer::new(fake.clone()))
+            .add_service(LeaseServer::new(fake.clone()))
             .add_service(MaintenanceServer::new(fake));
         let server = tokio::spawn(async move {
             router.serve_with_incoming(incoming).await.expect("the fake serves");
@@ -156,6 +202,11 @@ impl FakeEtcd {
     /// How often somebody logged in.
     pub fn logins(&self) -> usize {
         self.state.logins.load(Ordering::SeqCst)
+    }
+
+    /// How many leases were asked about, at most at once.
+    pub fn lease_questions_at_once(&self) -> usize {
+        self.state.lease_questions.most.load(Ordering::SeqCst)
     }
 
     /// Makes all tokens invalid, as a restart of etcd does.
@@ -286,7 +337,13 @@ impl Fake {
 impl Kv for Fake {
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         self.check_token(&request)?;
-        let revision = request.get_ref().revision;
+        let RangeRequest { revision, serializable, .. } = *request.get_ref();
+        if !serializable && self.0.reads.fetch_add(1, Ordering::SeqCst) < self.0.script.lag {
+            return Err(Status::unavailable("etcdserver: request timed out"));
+        }
+        if revision > self.0.script.revision {
+            return Err(Status::new(Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision"));
+        }
         if revision > 0 && revision < self.0.compacted.load(Ordering::SeqCst) {
             return Err(Status::new(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"));
         }
@@ -299,10 +356,13 @@ impl Watch for Fake {
     type WatchStream = Answers<WatchResponse>;
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
-        self.check_token(&request)?;
         if self.0.script.learner {
             return Err(Status::unavailable("etcdserver: rpc not supported for learner"));
         }
+        if request.metadata().get("hasleader").is_none() {
+            return Err(Status::invalid_argument("without a leader a watch must not be silent"));
+        }
+        let permitted = self.check_token(&request);
         let first = request.into_inner().message().await?.and_then(|request| request.request_union);
         let Some(RequestUnion::CreateRequest(create)) = first else {
             return Err(Status::invalid_argument("the first request of a watch creates it"));
@@ -310,11 +370,17 @@ impl Watch for Fake {
         if create.key != b"\0" || create.range_end != b"\0" || !create.fragment {
             return Err(Status::invalid_argument("a capture watches the whole key space, fragmented"));
         }
+        let header = self.key_header();
+        let created = WatchResponse { header, created: true, ..Default::default() };
+        if let Err(status) = permitted {
+            // As etcd does: the stream is well, the watch on it is refused, and the reason is Go's print of an error.
+            let cancel_reason = format!("rpc error: code = {:?} desc = {}", status.code(), status.message());
+            let refused = WatchResponse { canceled: true, cancel_reason, ..created };
+            return Ok(Response::new(self.counted(stream::iter([Ok(refused)]).chain(stream::pending()))));
+        }
         if let Compaction::DuringWatch(revision) = self.0.script.compaction {
             self.0.compacted.store(revision, Ordering::SeqCst);
         }
-        let header = self.key_header();
-        let created = WatchResponse { header, created: true, ..Default::default() };
         let compacted = self.0.compacted.load(Ordering::SeqCst);
         let rest = if create.start_revision < compacted {
             // etcd leaves the header's revision and the reason empty.
@@ -323,8 +389,42 @@ impl Watch for Fake {
             let scripted = self.0.script.watch.clone();
             scripted.into_iter().map(|response| WatchResponse { header, ..response }).collect()
         };
-        let answers = stream::iter([created].into_iter().chain(rest).map(Ok)).chain(stream::pending());
-        Ok(Response::new(self.counted(answers)))
+        let answers = stream::iter([created].into_iter().chain(rest).map(Ok));
+        Ok(Response::new(match self.0.script.watch_tail {
+            WatchTail::Silence => self.counted(answers.chain(stream::pending())),
+            WatchTail::End => self.counted(answers),
+            WatchTail::Fail(code, said) => self.counted(answers.chain(stream::iter([Err(Status::new(code, said))]))),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Lease for Fake {
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        self.check_token(&request)?;
+        let meter = &self.0.lease_questions;
+        meter.most.fetch_max(meter.now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        meter.now.fetch_sub(1, Ordering::SeqCst);
+        let id = request.get_ref().id;
+        let known = self.0.script.leases.iter().find(|(known, _)| *known == id);
+        let (ttl, granted_ttl) = known.map_or((-1, 0), |(_, ttl)| (ttl - 1, *ttl));
+        Ok(Response::new(LeaseTimeToLiveResponse { header: self.key_header(), id, ttl, granted_ttl, keys: vec![] }))
+    }
+
+    async fn lease_leases(
+        &self,
+        request: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        self.check_token(&request)?;
+        if self.0.script.learner {
+            return Err(Status::unavailable("etcdserver: rpc not supported for learner"));
+        }
+        let leases = self.0.script.leases.iter().map(|(id, _)| LeaseStatus { id: *id }).collect();
+        Ok(Response::new(LeaseLeasesResponse { header: self.key_header(), leases }))
     }
 }
 
@@ -340,8 +440,40 @@ impl Cluster for Fake {
 
 #[tonic::async_trait]
 impl Auth for Fake {
-    async fn auth_status(&self, _: Request<AuthStatusRequest>) -> Result<Response<AuthStatusResponse>, Status> {
-        Err(Status::unimplemented("a backup does not ask this: every answer costs a raft entry"))
+    async fn auth_status(&self, request: Request<AuthStatusRequest>) -> Result<Response<AuthStatusResponse>, Status> {
+        self.check_root(&request)?;
+        let Some(auth_revision) = self.0.script.auth_revision else {
+            return Err(Status::unimplemented("unknown method AuthStatus for service etcdserverpb.Auth"));
+        };
+        let enabled = self.0.script.credentials.is_some();
+        Ok(Response::new(AuthStatusResponse { header: self.key_header(), enabled, auth_revision }))
+    }
+
+    async fn user_list(&self, request: Request<AuthUserListRequest>) -> Result<Response<AuthUserListResponse>, Status> {
+        self.check_root(&request)?;
+        let users = self.0.script.users.iter().map(|(user, _)| user.clone()).collect();
+        Ok(Response::new(AuthUserListResponse { header: self.key_header(), users }))
+    }
+
+    async fn user_get(&self, request: Request<AuthUserGetRequest>) -> Result<Response<AuthUserGetResponse>, Status> {
+        self.check_root(&request)?;
+        let found = self.0.script.users.iter().find(|(user, _)| *user == request.get_ref().name);
+        let (_, roles) = found.ok_or(Status::failed_precondition("etcdserver: user name not found"))?;
+        Ok(Response::new(AuthUserGetResponse { header: self.key_header(), roles: roles.clone() }))
+    }
+
+    async fn role_list(&self, request: Request<AuthRoleListRequest>) -> Result<Response<AuthRoleListResponse>, Status> {
+        self.check_root(&request)?;
+        let roles = self.0.script.roles.iter().map(|(role, _)| role.clone()).collect();
+        Ok(Response::new(AuthRoleListResponse { header: self.key_header(), roles }))
+    }
+
+    async fn role_get(&self, request: Request<AuthRoleGetRequest>) -> Result<Response<AuthRoleGetResponse>, Status> {
+        self.check_root(&request)?;
+        let found = self.0.script.roles.iter().find(|(role, _)| *role == request.get_ref().role);
+        let (_, key) = found.ok_or(Status::failed_precondition("etcdserver: role name not found"))?;
+        let perm = vec![Permission { perm_type: 0, key: key.clone(), range_end: Vec::new() }];
+        Ok(Response::new(AuthRoleGetResponse { header: self.key_header(), perm }))
     }
 
     async fn authenticate(
@@ -375,7 +507,7 @@ impl Maintenance for Fake {
             version: "3.6.16".to_owned(),
             db_size,
             leader: script.leader,
-            raft_index: 11,
+            raft_index: 11 + u64::try_from(self.0.reads.load(Ordering::SeqCst)).unwrap_or(0),
             raft_term: 2,
             raft_applied_index: 11,
             errors: script.errors.clone(),

@@ -15,6 +15,7 @@ use etcdbr_proto::etcdserverpb::WatchResponse;
 use etcdbr_proto::mvccpb::event::EventType;
 use etcdbr_proto::mvccpb::{Event, KeyValue};
 use etcdbr_tests::fake_etcd::{Compaction, FakeEtcd, Script, SnapshotFault};
+use prost::Message;
 use sha2::{Digest, Sha256};
 
 const STALL: Duration = Duration::from_millis(300);
@@ -183,8 +184,11 @@ async fn credentials_do_no_harm_where_authentication_is_off() {
 }
 
 fn event(kind: EventType, key: &str, revision: i64) -> Event {
-    let kv = KeyValue { key: key.to_owned().into(), mod_revision: revision, ..Default::default() };
-    Event { r#type: kind.into(), kv: Some(kv), prev_kv: None }
+    let mut kv = KeyValue { key: key.to_owned().into(), mod_revision: revision, ..Default::default() };
+    if kind == EventType::Put {
+        (kv.create_revision, kv.version) = (revision, 1);
+    }
+    Event { r#type: kind.into(), kv: kv.encode_to_vec().into() }
 }
 
 fn watched(fragment: bool, events: Vec<Event>) -> WatchResponse {

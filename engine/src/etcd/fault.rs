@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind};
 
 const HINT_DOWN: &str = "check that the member runs and that --endpoints names its client URL";
 const HINT_SLOW: &str = "the member is overloaded or has no quorum: look at its log, then try again";
+const HINT_SILENT: &str = "check that the member runs, and that no firewall swallows what is sent to it";
 const HINT_USER: &str = "give --etcd-username and --etcd-password of a user with the role root";
 const HINT_ROOT: &str = "etcd gives snapshots to users with the role root only";
 const HINT_LEARNER: &str = "point --endpoints at a voting member, or promote this one first";
@@ -32,6 +33,10 @@ pub(super) enum Fault {
     Transport(tonic::transport::Error),
     /// Nothing came within this time.
     Deadline(Duration),
+    /// Nobody took up the connection within this time, nor refused it.
+    Unreachable(Duration),
+    /// A stream that should go on for ever was ended by the server.
+    Ended,
     /// An error of ours.
     Ours(Error),
 }
@@ -48,9 +53,44 @@ impl Fault {
         self.says("required revision has been compacted")
     }
 
+    /// Whether a message was longer than we take.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.says("decoded message length too large")
+    }
+
+    /// Whether the user may not do this.
+    pub(super) fn is_denied(&self) -> bool {
+        self.says("permission denied")
+    }
+
+    /// Whether no such user or role is known.
+    pub(super) fn is_unknown_name(&self) -> bool {
+        self.says("user name not found") || self.says("role name not found")
+    }
+
+    /// Whether no such lease is known.
+    pub(super) fn is_unknown_lease(&self) -> bool {
+        self.says("requested lease not found")
+    }
+
+    /// Whether the revision asked for is ahead of the member.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.says("required revision is a future revision")
+    }
+
+    /// Whether this etcd does not know the question.
+    pub(super) fn is_unknown_question(&self) -> bool {
+        matches!(self, Self::Status(status) if status.code() == Code::Unimplemented)
+    }
+
+    /// Whether etcd wants to know who asks.
+    pub(super) fn wants_user(&self) -> bool {
+        self.says("user name is empty")
+    }
+
     /// Whether a fresh token may help.
     pub(super) fn wants_token(&self) -> bool {
-        self.says("invalid auth token") || self.says("revision of auth store is old") || self.says("user name is empty")
+        self.says("invalid auth token") || self.says("revision of auth store is old") || self.wants_user()
     }
 
     /// Whether credentials were shown to an etcd whose authentication is off.
@@ -70,6 +110,11 @@ impl Fault {
             Self::Deadline(limit) => {
                 Error::new(ErrorKind::Unavailable, cannot(&format!("no answer within {limit:?}"))).hint(HINT_SLOW)
             }
+            Self::Unreachable(limit) => {
+                let why = format!("nobody answers at that address (tried for {limit:?})");
+                Error::new(ErrorKind::Unavailable, cannot(&why)).hint(HINT_SILENT)
+            }
+            Self::Ended => Error::new(ErrorKind::Unavailable, cannot("the stream was ended")).hint(HINT_DOWN),
             Self::Transport(error) => {
                 let (kind, why, hint) = connection_fault(&error, HINT_DOWN);
                 Error::new(kind, cannot(&why)).hint(hint)
@@ -87,9 +132,11 @@ impl Fault {
     }
 }
 
-/// A reason that etcd gave as text alone, when it cancelled a watch.
+/// A reason that etcd gave as text alone, when it cancelled a watch: an error of its own, code and all, as Go
+/// prints it.
 pub(super) fn cancelled(reason: &str) -> Fault {
-    Status::new(Code::Cancelled, reason).into()
+    let said = reason.split_once(" desc = ").map_or(reason, |(_code, said)| said);
+    Status::new(Code::Cancelled, said).into()
 }
 
 /// What etcd itself answered.

@@ -1,6 +1,6 @@
 //! The pinned member: who it is, and where its history stands.
 //!
-//! Its other questions are methods in the files of their answers: `seam.rs` and `hash.rs`.
+//! Its other questions are methods in the files of their answers: `watch.rs`, `probe.rs`, `lease.rs` and others.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::monitor::Monitor;
 use crate::revision::{ClusterId, MemberId, Revision};
 
 /// A key that nobody has: asking for it costs etcd one look into its index.
-const NO_KEY: &[u8] = b"\0";
+pub(super) const NO_KEY: &[u8] = b"\0";
 
 /// Who the pinned member is; it does not change while it is pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Member {
     pub async fn pin(options: &EtcdOptions, monitor: &dyn Monitor) -> Result<Self> {
         let chosen = pin::choose(options, monitor).await?;
         let session = chosen.session;
-        session.authenticate().await.map_err(|fault| session.error(fault, "authenticate"))?;
+        session.renew_token().await.map_err(|fault| session.error(fault, "authenticate"))?;
         let status = chosen.status;
         let identity = Identity {
             cluster: status.cluster,
@@ -105,26 +105,6 @@ impl Member {
         &self.session
     }
 
-    /// Whether `revision` can still be read at this member.
-    ///
-    /// # Errors
-    /// As every question.
-    pub(super) async fn is_readable(&self, revision: Revision) -> Result<bool> {
-        let question = RangeRequest {
-            key: NO_KEY.into(),
-            limit: 1,
-            revision: revision.0,
-            serializable: true,
-            keys_only: true,
-            ..Default::default()
-        };
-        match self.range(question).await {
-            Ok(answer) => self.check_header(answer.header.as_ref()).map(|()| true),
-            Err(fault) if fault.is_compacted() => Ok(false),
-            Err(fault) => Err(self.session.error(fault, "read a revision")),
-        }
-    }
-
     /// Refuses an answer that another member gave.
     pub(super) fn check_header(&self, header: Option<&ResponseHeader>) -> Result<()> {
         let header = header.copied().unwrap_or_default();
@@ -148,7 +128,7 @@ impl Member {
         ))
     }
 
-    async fn range(&self, question: RangeRequest) -> Result<RangeResponse, Fault> {
+    pub(super) async fn range(&self, question: RangeRequest) -> Result<RangeResponse, Fault> {
         let limit = self.session.request_timeout();
         self.session
             .ask(question, limit, |channel, request| async move { KvClient::new(channel).range(request).await })

@@ -1,10 +1,9 @@
 //! Chooses the member that one full is taken from.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::endpoint::{Endpoint, EtcdOptions};
 use super::fault::Fault;
@@ -59,18 +58,21 @@ pub(super) async fn choose(options: &EtcdOptions, monitor: &dyn Monitor) -> Resu
     Ok(chosen)
 }
 
+/// Connects and asks, both within `connect_timeout`: which of the two it was that took too long is what the operator
+/// wants to know.
 async fn ask(endpoint: Endpoint, tls: rustls::ClientConfig, options: &EtcdOptions) -> Result<Candidate> {
     let limit = options.connect_timeout;
-    let answer = timeout(limit, async {
-        let session = Arc::new(Session::open(endpoint.clone(), tls, options).await?);
-        let status = ask_status(&session).await.map_err(|fault| session.error(fault, "read its status"))?;
-        Ok(Candidate { session, status })
-    });
-    answer.await.unwrap_or_else(|_| Err(late(&endpoint, options, limit)))
-}
-
-fn late(endpoint: &Endpoint, options: &EtcdOptions, limit: Duration) -> Error {
-    Fault::Deadline(limit).into_error(endpoint, options.user(), "connect")
+    let deadline = Instant::now() + limit;
+    let late = |fault: Fault, action| fault.into_error(&endpoint, options.user(), action);
+    let session = match timeout_at(deadline, Session::open(endpoint.clone(), tls, options)).await {
+        Ok(opened) => Arc::new(opened?),
+        Err(_) => return Err(late(Fault::Unreachable(limit), "connect")),
+    };
+    match timeout_at(deadline, ask_status(&session)).await {
+        Ok(Ok(status)) => Ok(Candidate { session, status }),
+        Ok(Err(fault)) => Err(session.error(fault, "read its status")),
+        Err(_) => Err(late(Fault::Deadline(limit), "read its status")),
+    }
 }
 
 fn rank(status: &MemberStatus) -> u8 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use etcdbr_proto::etcdserverpb::AuthenticateRequest;
 use etcdbr_proto::etcdserverpb::auth_client::AuthClient;
 use rustls::ClientConfig;
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
@@ -31,6 +32,8 @@ pub(super) struct Session {
     channel: Channel,
     credentials: Option<(String, SecretText)>,
     token: Mutex<Option<MetadataValue<Ascii>>>,
+    /// Held by the one that logs in: each login costs etcd a slow password hash.
+    login: AsyncMutex<()>,
     request_timeout: Duration,
     stall_timeout: Duration,
 }
@@ -48,6 +51,7 @@ impl Session {
                 channel,
                 credentials: options.credentials.clone(),
                 token: Mutex::new(None),
+                login: AsyncMutex::new(()),
                 request_timeout: options.request_timeout,
                 stall_timeout: options.stall_timeout,
             }),
@@ -75,6 +79,11 @@ impl Session {
         self.credentials.as_ref().map(|(user, _)| user.as_str())
     }
 
+    /// Whether there is a user to log in as.
+    pub(super) fn has_credentials(&self) -> bool {
+        self.credentials.is_some()
+    }
+
     /// Asks `question` through `rpc`, and once more with a fresh token where etcd wants one.
     ///
     /// # Errors
@@ -85,21 +94,43 @@ impl Session {
         F: Fn(Channel, Request<Q>) -> Fut,
         Fut: Future<Output = Result<Response<A>, Status>>,
     {
-        match self.ask_once(question.clone(), limit, &rpc).await {
-            Err(fault) if fault.wants_token() && self.credentials.is_some() => {
-                self.authenticate().await?;
-                self.ask_once(question, limit, &rpc).await
+        let token = self.token();
+        match self.ask_with(token.clone(), question.clone(), limit, &rpc).await {
+            Err(fault) if fault.wants_token() && self.has_credentials() => {
+                self.replace_token(token).await?;
+                self.ask_with(self.token(), question, limit, &rpc).await
             }
             answer => answer,
         }
+    }
+
+    /// Asks as somebody who has not logged in.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(super) async fn ask_as_nobody<Q, A, F, Fut>(&self, question: Q, rpc: F) -> Result<A, Fault>
+    where
+        F: Fn(Channel, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        self.ask_with(None, question, self.request_timeout, &rpc).await
     }
 
     /// Fetches a token where there are credentials. An etcd whose authentication is off needs none, and gets none.
     ///
     /// # Errors
     /// What etcd answers.
-    pub(super) async fn authenticate(&self) -> Result<(), Fault> {
+    pub(super) async fn renew_token(&self) -> Result<(), Fault> {
+        self.replace_token(self.token()).await
+    }
+
+    /// Fetches a token, unless somebody else has replaced `stale` meanwhile.
+    async fn replace_token(&self, stale: Option<MetadataValue<Ascii>>) -> Result<(), Fault> {
         let Some((user, password)) = &self.credentials else { return Ok(()) };
+        let _one_at_a_time = self.login.lock().await;
+        if self.token() != stale {
+            return Ok(());
+        }
         let question = AuthenticateRequest { name: user.clone(), password: password.expose().to_owned() };
         let answer = within(self.request_timeout, AuthClient::new(self.channel.clone()).authenticate(question)).await;
         let token = match answer {
@@ -113,13 +144,22 @@ impl Session {
         Ok(())
     }
 
-    async fn ask_once<Q, A, F, Fut>(&self, question: Q, limit: Duration, rpc: &F) -> Result<A, Fault>
+    fn token(&self) -> Option<MetadataValue<Ascii>> {
+        self.token.lock().ok().and_then(|held| held.clone())
+    }
+
+    async fn ask_with<Q, A, F, Fut>(
+        &self,
+        token: Option<MetadataValue<Ascii>>,
+        question: Q,
+        limit: Duration,
+        rpc: &F,
+    ) -> Result<A, Fault>
     where
         F: Fn(Channel, Request<Q>) -> Fut,
         Fut: Future<Output = Result<Response<A>, Status>>,
     {
         let mut request = Request::new(question);
-        let token = self.token.lock().ok().and_then(|held| held.clone());
         if let Some(token) = token {
             request.metadata_mut().insert(TOKEN_KEY, token);
         }
