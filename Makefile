@@ -1,6 +1,6 @@
 # The commands of this repository. Everything they need beyond Rust, Go and Python they install themselves.
 
-.PHONY: demo test lint dist measure
+.PHONY: demo test lint dist measure bench
 
 demo: ## a real etcd backed up, destroyed, restored and compared
 	@scripts/demo.sh
@@ -17,3 +17,6 @@ dist: ## a static binary in dist/
 
 measure: ## memory, writes and time for a database of SIZE bytes (2 GB)
 	@scripts/measure.sh
+
+bench: ## backup and restore beside etcd's own tools, with a database of SIZE bytes (1 GB)
+	@scripts/bench.sh

@@ -54,6 +54,7 @@ pub struct Etcdbr {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     current_dir: Option<PathBuf>,
+    sample_interval: Option<Duration>,
 }
 
 /// What an invocation left behind.
@@ -71,6 +72,8 @@ pub struct Outcome {
     pub peak_rss_bytes: u64,
     /// What it caused to be written to storage, by the kernel's account (nothing for a tmpfs).
     pub written_bytes: u64,
+    /// Processor time in user and kernel mode, with that of the children it waited for.
+    pub cpu: Duration,
     /// Every file of a file system that was seen open.
     pub files: BTreeSet<PathBuf>,
 }
@@ -111,6 +114,12 @@ impl Etcdbr {
         self
     }
 
+    /// How often to look at its memory and files, where looking costs more than may be missed.
+    pub fn sample_every(mut self, interval: Duration) -> Self {
+        self.sample_interval = Some(interval);
+        self
+    }
+
     /// Runs it to its end.
     pub fn run(self) -> Outcome {
         self.spawn().wait()
@@ -146,7 +155,7 @@ impl Etcdbr {
         let stdout = collect(child.stdout.take().expect("a pipe was asked for"));
         let stderr = collect(child.stderr.take().expect("a pipe was asked for"));
         let stop = Arc::new(AtomicBool::new(false));
-        let sampler = sample(child.id(), stop.clone());
+        let sampler = sample(child.id(), self.sample_interval.unwrap_or(SAMPLE_INTERVAL), stop.clone());
         Running { child, started, stdout: Some(stdout), stderr: Some(stderr), stop, sampler: Some(sampler) }
     }
 }
@@ -215,7 +224,7 @@ impl Running {
     /// # Panics
     /// Where it runs longer than any test should.
     pub fn wait(mut self) -> Outcome {
-        let written_bytes = self.await_exit();
+        let account = self.await_exit();
         let wall = self.started.elapsed();
         let status = self.child.wait().expect("a child can be waited for");
         self.stop.store(true, Ordering::Relaxed);
@@ -226,20 +235,24 @@ impl Running {
             stderr: self.stderr.take().expect("wait is called once").join().expect("the reader ends"),
             wall,
             peak_rss_bytes: samples.peak_rss_bytes,
-            written_bytes,
+            written_bytes: account.written_bytes,
+            cpu: account.cpu,
             files: samples.files,
         }
     }
 
     /// Waits for the end without reaping: the kernel's account of a dead process goes with its pid.
-    fn await_exit(&self) -> u64 {
+    fn await_exit(&self) -> Account {
         let pid = Pid::from_child(&self.child);
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         while waitid(WaitId::Pid(pid), options).is_ok_and(|ended| ended.is_none()) {
             assert!(self.started.elapsed() < RUN_LIMIT, "etcdbr still runs after {RUN_LIMIT:?}");
             std::thread::sleep(Duration::from_millis(1));
         }
-        proc_number(self.pid(), "io", "write_bytes:").unwrap_or_default()
+        Account {
+            written_bytes: proc_number(self.pid(), "io", "write_bytes:").unwrap_or_default(),
+            cpu: cpu_time(self.pid()).unwrap_or_default(),
+        }
     }
 }
 
@@ -259,19 +272,26 @@ fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
     })
 }
 
+/// What the kernel knows of a process that has ended.
+#[derive(Debug)]
+struct Account {
+    written_bytes: u64,
+    cpu: Duration,
+}
+
 #[derive(Debug, Default)]
 struct Samples {
     peak_rss_bytes: u64,
     files: BTreeSet<PathBuf>,
 }
 
-fn sample(pid: u32, stop: Arc<AtomicBool>) -> JoinHandle<Samples> {
+fn sample(pid: u32, interval: Duration, stop: Arc<AtomicBool>) -> JoinHandle<Samples> {
     std::thread::spawn(move || {
         let mut samples = Samples::default();
         while !stop.load(Ordering::Relaxed) {
             samples.peak_rss_bytes = samples.peak_rss_bytes.max(rss_bytes(pid));
             samples.files.extend(open_files(pid));
-            std::thread::sleep(SAMPLE_INTERVAL);
+            std::thread::sleep(interval);
         }
         samples
     })
@@ -281,6 +301,15 @@ fn sample(pid: u32, stop: Arc<AtomicBool>) -> JoinHandle<Samples> {
 pub fn rss_bytes(pid: u32) -> u64 {
     let kib = |field| proc_number(pid, "status", field).unwrap_or_default();
     (kib("RssAnon:") + kib("RssShmem:")) * 1024
+}
+
+/// Processor time of a process and of the children it waited for; `/proc/<pid>/stat` counts it in 1/100 s.
+fn cpu_time(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name may hold anything; what follows its last bracket is numbers: the state first, the times 12th.
+    let fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let ticks: u64 = fields.skip(11).take(4).map_while(|field| field.parse::<u64>().ok()).sum();
+    Some(Duration::from_millis(ticks * 10))
 }
 
 fn proc_number(pid: u32, file: &str, field: &str) -> Option<u64> {
@@ -331,6 +360,13 @@ mod tests {
         let dir = tempfile::tempdir_in(here.parent().expect("a directory")).expect("a temporary directory");
         let outcome = shell("exec dd if=/dev/zero of=file bs=1M count=8").current_dir(dir.path()).succeed();
         assert!(outcome.written_bytes >= 8 << 20, "{}", outcome.written_bytes);
+    }
+
+    #[test]
+    fn processor_time_is_counted() {
+        let outcome = shell("i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done; sleep 0.3").succeed();
+        assert!(outcome.cpu >= Duration::from_millis(20), "{:?}", outcome.cpu);
+        assert!(outcome.cpu + Duration::from_millis(200) < outcome.wall, "{:?} of {:?}", outcome.cpu, outcome.wall);
     }
 
     #[test]
