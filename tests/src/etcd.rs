@@ -118,6 +118,7 @@ pub struct EtcdBuilder {
     data_dir: Option<PathBuf>,
     tls: Option<Arc<TestTls>>,
     args: Vec<String>,
+    env: Vec<(String, String)>,
 }
 
 impl EtcdBuilder {
@@ -167,6 +168,12 @@ impl EtcdBuilder {
     /// One more argument, as etcd spells it.
     pub fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.to_owned());
+        self
+    }
+
+    /// A variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -243,6 +250,7 @@ impl Etcd {
             data_dir: None,
             tls: None,
             args: Vec::new(),
+            env: Vec::new(),
         }
     }
 
@@ -359,6 +367,7 @@ impl Etcd {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ETCD_")) {
             command.env_remove(name);
         }
+        command.envs(self.plan.env.iter().map(|(name, value)| (name, value)));
         let title = format!("{} {}", self.plan.version.tool(), self.plan.seat.name);
         self.server = Some(Server::spawn(&title, command, &self.log));
     }

@@ -2,6 +2,8 @@
 //!
 //! Servers run on loopback ports and in temporary directories of their own, and stop when they are dropped.
 
+pub mod accounts;
+pub mod database;
 pub mod etcd;
 pub mod etcdbr;
 pub mod fake_etcd;

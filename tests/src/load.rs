@@ -1,6 +1,10 @@
 //! Keyspaces to back up: deterministic, shaped like those of Kubernetes, and written fast.
 
-use etcd_client::{Client, Compare, CompareOp, DeleteOptions, PutOptions, Txn, TxnOp};
+use etcd_client::{
+    Client, CompactionOptions, Compare, CompareOp, DeleteOptions, LeaseGrantOptions, PutOptions, Txn, TxnOp,
+};
+
+use crate::keyspace::current_revision;
 
 /// The most operations that etcd takes in one transaction.
 const TXN_OPS: usize = 128;
@@ -124,7 +128,7 @@ pub async fn mixed_history(client: &mut Client) -> Vec<i64> {
             client.delete(format!("/mixed/{:03}", (i * 3) % 60), None).await.expect("a delete");
         }
         if i == 120 {
-            let revision = crate::keyspace::current_revision(client).await;
+            let revision = current_revision(client).await;
             client.compact(revision - 20, None).await.expect("a compaction");
         }
     }
@@ -136,4 +140,75 @@ pub async fn mixed_history(client: &mut Client) -> Vec<i64> {
     client.put("/mixed/large", Noise::new(7).bytes(1 << 20), None).await.expect("a put");
     client.put(b"/mixed/\xff\x00binary".to_vec(), b"\x00\xff".to_vec(), None).await.expect("a put");
     leases
+}
+
+/// What a restore is most easily wrong about: leases of odd ids, odd keys, lives of a key on both sides of a compaction,
+/// and that compaction at a revision that deletes a key in the middle of a transaction.
+///
+/// # Panics
+/// Where etcd refuses.
+pub async fn edge_history(client: &mut Client) {
+    odd_leases(client).await;
+    for key in [&b"\0"[..], b"\0\0", b"\xff", b"\xff\xff\xff", b"/edge/\0", b"/edge/\x80\xff"] {
+        client.put(key, key, None).await.expect("a put");
+    }
+    for size in [0, 1, 4_000, 300_000] {
+        client.put(format!("/edge/size-{size}"), Noise::new(size as u64).bytes(size), None).await.expect("a put");
+    }
+    for i in 0..20 {
+        client.put(format!("/edge/range-{i:02}"), "x", None).await.expect("a put");
+    }
+    client.delete("/edge/range-1", Some(DeleteOptions::new().with_prefix())).await.expect("a delete");
+    for i in 0..60 {
+        client.put("/edge/many", format!("before {i}"), None).await.expect("a put");
+    }
+    second_life(client, 5).await;
+    client.put("/edge/floor/b", "x", None).await.expect("a put");
+    let ops = [
+        TxnOp::put("/edge/floor/a", "at the floor", None),
+        TxnOp::delete("/edge/floor/b", None),
+        TxnOp::put("/edge/floor/c", "", None),
+    ];
+    let answer = client.txn(Txn::new().and_then(ops)).await.expect("a transaction");
+    let floor = answer.header().expect("every answer has a header").revision();
+    client.compact(floor, Some(CompactionOptions::new().with_physical())).await.expect("a compaction");
+    client.put("/edge/floor/c", "behind the floor", None).await.expect("a put");
+    for i in 0..20 {
+        client.put("/edge/many", format!("after {i}"), None).await.expect("a put");
+    }
+    second_life(client, 3).await;
+    client.delete("/edge/floor/a", None).await.expect("a delete");
+}
+
+/// Leases of ids that few think of; with keys, without, with keys that left, and one that is revoked with its keys.
+async fn odd_leases(client: &mut Client) {
+    for id in [-5, i64::MIN, i64::MAX, 1] {
+        let lease = client.lease_grant(7_200, Some(LeaseGrantOptions::new().with_id(id))).await.expect("a lease").id();
+        for key in ["a", "b"] {
+            let leased = PutOptions::new().with_lease(lease);
+            client.put(format!("/edge/lease/{id}/{key}"), "", Some(leased)).await.expect("a put");
+        }
+    }
+    client.delete("/edge/lease/1/a", None).await.expect("a delete");
+    client.put("/edge/lease/1/b", "no lease any more", None).await.expect("a put");
+    client.lease_grant(86_400, Some(LeaseGrantOptions::new().with_id(-6))).await.expect("a lease");
+    let revoked = client.lease_grant(7_200, None).await.expect("a lease").id();
+    for key in ["a", "b", "c"] {
+        let leased = PutOptions::new().with_lease(revoked);
+        client.put(format!("/edge/revoked/{key}"), "", Some(leased)).await.expect("a put");
+    }
+    client.lease_revoke(revoked).await.expect("a lease is revoked");
+}
+
+/// A key that lives, is deleted, and lives again with `versions` versions; and one that is left dead.
+async fn second_life(client: &mut Client, versions: usize) {
+    for key in ["/edge/again", "/edge/dead"] {
+        for i in 0..versions {
+            client.put(key, format!("first {i}"), None).await.expect("a put");
+        }
+        client.delete(key, None).await.expect("a delete");
+    }
+    for i in 0..versions {
+        client.put("/edge/again", format!("second {i}"), None).await.expect("a put");
+    }
 }

@@ -1,14 +1,17 @@
 //! What most tests do: fill an etcd, back it up, restore it, and see that the new one is the old one and lives.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use etcd_client::{Client, CompactionOptions, PutOptions};
+use etcd_client::{Client, CompactionOptions, DeleteOptions, PutOptions, Txn, TxnOp};
 use tempfile::TempDir;
 
-use crate::etcd::{Etcd, Seat, initial_cluster};
+use crate::accounts::{Accounts, ROOT};
+use crate::database::Database;
+use crate::etcd::{Etcd, EtcdBuilder, EtcdVersion, Seat, initial_cluster};
 use crate::etcdbr::{Etcdbr, Outcome};
-use crate::keyspace::{HashKv, Keyspace, hash_kv};
+use crate::keyspace::{HashKv, Keyspace, current_revision, hash_kv};
 use crate::load::{Load, fill, mixed_history};
 use crate::minio::Minio;
 
@@ -77,6 +80,22 @@ impl Site {
         self.command(&["snapshot", "--once", "--output=json", "--endpoints", &etcd.endpoint()]).succeed().json()
     }
 
+    /// An encrypted full of `etcd`, on which authentication is on; its JSON.
+    pub fn backup_as_root(&self, etcd: &Etcd) -> serde_json::Value {
+        let run = self.command(&["snapshot", "--once", "--output=json", "--endpoints", &etcd.endpoint()]);
+        run.args(["--etcd-username", ROOT.0]).env("ETCDBR_ETCD_PASSWORD", ROOT.1).succeed().json()
+    }
+
+    /// The latest backup restored for a member alone; `version` is not started on it yet.
+    pub fn restore_alone(&self, version: EtcdVersion, name: &str) -> Restored {
+        let seat = Seat::new("m0");
+        let dir = self.path(name);
+        let json = self.restore(std::slice::from_ref(&seat), 0, &dir).arg("--output=json").succeed().json();
+        let database = Database::in_dir(&dir);
+        database.assert_sound();
+        Restored { json, database, etcd: Etcd::builder(version).seat(seat).data_dir(&dir), dir }
+    }
+
     /// The restore of the latest backup for the member of `seats` at `own`, into `data_dir`.
     pub fn restore(&self, seats: &[Seat], own: usize, data_dir: &Path) -> Etcdbr {
         let seat = &seats[own];
@@ -85,11 +104,40 @@ impl Site {
     }
 }
 
+/// A data directory that was restored for a member alone.
+#[derive(Debug)]
+pub struct Restored {
+    /// What the restore told.
+    pub json: serde_json::Value,
+    /// The database as the restore left it.
+    pub database: Database,
+    /// The etcd that is to run on it.
+    pub etcd: EtcdBuilder,
+    /// Where it is.
+    pub dir: PathBuf,
+}
+
+impl Restored {
+    /// Fails unless the database, read without any etcd, is the one that was pictured.
+    ///
+    /// # Panics
+    /// Where it is not.
+    pub fn assert_is(&self, picture: &Picture) {
+        assert_eq!(self.json["revision"], picture.keyspace.revision, "the revision that the restore tells");
+        assert_eq!(self.database.revision(), picture.keyspace.revision, "the revision of the database");
+        assert_eq!(self.database.floor(), picture.hash.compact_revision, "the compact revision of the database");
+        let native = self.database.hash_kv(picture.keyspace.revision, picture.hash.compact_revision);
+        assert_eq!(native, picture.hash, "HashKV computed from the database");
+    }
+}
+
 /// What an etcd held, to be held against another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     /// Keys and leases.
     pub keyspace: Keyspace,
+    /// Users and roles.
+    pub accounts: Accounts,
     /// HashKV at the same revision.
     pub hash: HashKv,
 }
@@ -99,7 +147,7 @@ impl Picture {
     pub async fn of(client: &mut Client) -> Self {
         let keyspace = Keyspace::read(client).await;
         let hash = hash_kv(client, keyspace.revision).await;
-        Self { keyspace, hash }
+        Self { keyspace, accounts: Accounts::read(client).await, hash }
     }
 
     /// Fails unless `client` sees the same.
@@ -109,6 +157,7 @@ impl Picture {
     pub async fn assert_seen_by(&self, client: &mut Client) {
         let seen = Self::of(client).await;
         self.keyspace.assert_same(&seen.keyspace);
+        assert_eq!(self.accounts, seen.accounts, "users and roles");
         assert_eq!(self.hash, seen.hash, "HashKV");
     }
 }
@@ -148,6 +197,47 @@ pub async fn assert_lives(etcd: &mut Etcd, before: &Picture) {
     let now = Picture::of(&mut client).await;
     etcd.restart().await;
     now.assert_seen_by(&mut etcd.client().await).await;
+}
+
+/// Puts each of `keys` once, in their order, whatever etcd has of it; those with a lease keep it. Two etcds of one
+/// history that do the same are equal afterwards, in versions and create revisions above all: those are counted on from
+/// what the server found when it started, which no hash tells.
+///
+/// # Panics
+/// Where etcd refuses.
+pub async fn put_every_key(client: &mut Client, keys: &BTreeSet<Vec<u8>>, value: &str) {
+    const PUTS: usize = 100;
+    let seen = Keyspace::read(client).await;
+    let put = |key: &Vec<u8>| {
+        let leased = seen.entries.get(key).is_some_and(|entry| entry.lease != 0);
+        TxnOp::put(key.clone(), value, leased.then(|| PutOptions::new().with_ignore_lease()))
+    };
+    let ops: Vec<TxnOp> = keys.iter().map(put).collect();
+    for ops in ops.chunks(PUTS) {
+        client.txn(Txn::new().and_then(ops)).await.expect("a transaction");
+    }
+}
+
+/// All of it is deleted, compacted away and defragmented: the tree stays sound, HashKV is ours. Answers what is left, for
+/// the next start to serve.
+///
+/// # Panics
+/// Where it is otherwise.
+pub async fn end_of_all(client: &mut Client) -> Picture {
+    client.delete("\0", Some(DeleteOptions::new().with_from_key())).await.expect("a delete");
+    // Two revisions behind the tombstones: newer etcds keep those of the compact revision, and hash what is above it.
+    client.put("/after", "compacted", None).await.expect("a put");
+    let revision = current_revision(client).await;
+    client.compact(revision, Some(CompactionOptions::new().with_physical())).await.expect("a compaction");
+    client.put("/after", "not compacted", None).await.expect("a put");
+    let database = Database::snapshot(client).await;
+    database.assert_sound();
+    assert_eq!(database.records().len(), 2, "compaction leaves the last put and this one");
+    let hash = hash_kv(client, revision + 1).await;
+    assert_eq!(database.hash_kv(revision + 1, hash.compact_revision), hash, "HashKV");
+    assert_eq!(hash.compact_revision, revision, "what was compacted");
+    client.defragment().await.expect("a defragment");
+    Picture::of(client).await
 }
 
 /// Fails unless `outcome` is this exit code and says all of `words`.

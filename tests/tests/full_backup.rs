@@ -1,35 +1,12 @@
-//! A full backup that restores: from every minor version of etcd onto every one, one member and three.
+//! A full backup that restores: under load, onto one member and three, and without anything in it.
 
 use std::time::{Duration, Instant};
 
 use etcd_client::MemberAddOptions;
 use etcdbr_tests::etcd::{Etcd, EtcdCluster, EtcdVersion, Seat};
 use etcdbr_tests::keyspace::hash_kv;
-use etcdbr_tests::scenario::{Picture, Site, assert_lives, write_history};
+use etcdbr_tests::scenario::{Picture, Site, write_history};
 use serde_json::json;
-
-#[tokio::test]
-async fn every_version_restores_onto_every_version() {
-    for source_version in EtcdVersion::MINORS {
-        let site = Site::local();
-        let source = Etcd::start(source_version).await;
-        let mut client = source.client().await;
-        write_history(&mut client, 500).await;
-        let picture = Picture::of(&mut client).await;
-        let backup = site.backup(&source);
-        assert_eq!(backup["revision"], json!(picture.keyspace.revision));
-        drop(source);
-        for target_version in EtcdVersion::MINORS {
-            let dir = site.path(&format!("{target_version:?}"));
-            let seat = Seat::new("m0");
-            let restored = site.restore(std::slice::from_ref(&seat), 0, &dir).arg("--output=json").succeed().json();
-            assert_eq!(restored["revision"], json!(picture.keyspace.revision));
-            let mut target = Etcd::builder(target_version).seat(seat).data_dir(&dir).start().await;
-            picture.assert_seen_by(&mut target.client().await).await;
-            assert_lives(&mut target, &picture).await;
-        }
-    }
-}
 
 #[tokio::test]
 async fn writes_during_the_stream_do_not_harm_it() {

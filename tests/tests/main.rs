@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "every function here is part of a test")]
 #![allow(clippy::print_stdout, reason = "figures and skips are for the test runner to keep or show")]
 
+mod acceptance_cluster;
+mod acceptance_pairs;
 mod bad_input;
 mod dist;
 mod etcd_live;
