@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "figures and skips are for the test runner to keep or show")]
 
 mod acceptance_cluster;
+mod acceptance_images;
 mod acceptance_pairs;
 mod bad_input;
 mod dist;
