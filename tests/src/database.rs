@@ -6,7 +6,7 @@ use std::path::Path;
 use bytes::Buf;
 use etcd_client::Client;
 use etcdbr_engine::bbolt::{BoltFile, Extension, check};
-use etcdbr_engine::datadir::{decode_record, hash_kv};
+use etcdbr_engine::datadir::{HashPoint, decode_record, hash_kv};
 use etcdbr_engine::record::{Change, Record};
 use etcdbr_engine::revision::Revision;
 use etcdbr_proto::mvccpb::KeyValue;
@@ -126,7 +126,8 @@ impl Database {
     pub fn hash_kv(&self, revision: i64, compact_revision: i64) -> HashKv {
         let entries = self.bucket("key");
         let compact = (compact_revision >= 0).then_some(Revision(compact_revision));
-        let hash = hash_kv(|| Ok(entries.iter().map(Ok)), Revision(revision), compact).expect("records");
+        let point = HashPoint { revision: Revision(revision), compact };
+        let hash = hash_kv(|| Ok(entries.iter().map(Ok)), point).expect("records");
         HashKv { hash, compact_revision }
     }
 

@@ -6,6 +6,7 @@
 mod acceptance_cluster;
 mod acceptance_images;
 mod acceptance_pairs;
+mod acceptance_traps;
 mod bad_input;
 mod dist;
 mod etcd_live;
