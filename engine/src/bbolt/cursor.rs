@@ -98,9 +98,9 @@ impl<'a> Cursor<'a> {
         self.step(End::Last)
     }
 
-    /// The pages from the root to the current leaf.
-    pub(super) fn path(&self) -> impl Iterator<Item = Page<'a>> + '_ {
-        self.path.iter().map(|step| step.page)
+    /// The pages from the root to the current leaf, and the place in each.
+    pub(super) fn path(&self) -> impl Iterator<Item = (Page<'a>, usize)> + '_ {
+        self.path.iter().map(|step| (step.page, step.index))
     }
 
     fn restart(&mut self, end: End) -> Result<Option<Entry<'a>>> {
@@ -165,7 +165,12 @@ impl<'a> Cursor<'a> {
         if self.path.len() >= MAX_DEPTH {
             return Err(damaged(step.page.id(), "is too deep in its tree: pages refer to each other in a circle"));
         }
-        self.file.page(child, self.holds)
+        let page = self.file.page(child, self.holds)?;
+        if page.count() == 0 {
+            // Taken for the end of the bucket, it would hide what is behind it.
+            return Err(damaged(page.id(), "is empty"));
+        }
+        Ok(page)
     }
 
     fn entry(&self) -> Option<Entry<'a>> {

@@ -8,47 +8,31 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::bucket::Bucket;
+use super::edge::open_edge;
 use super::file::BoltFile;
-use super::layout::{FLAG_LEAF, Meta, PageId, page_header};
+use super::layout::Meta;
 use super::page::{Entry, Holds};
-use super::tree::{PageWriter, Tree};
+use super::pages::{PageWriter, Written};
+use super::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A file that is being changed.
+///
+/// Memory is an open leaf and two branches per level for each changed bucket, besides the small buckets themselves.
 #[derive(Debug)]
 pub struct Extension<'a, W> {
     file: BoltFile<'a>,
     pages: PageWriter<W>,
-    /// Name and value of every bucket, as the new root will hold them.
+    /// Name and value of every bucket, as the root holds them; of a changed one the value is the old.
     buckets: BTreeMap<Vec<u8>, Vec<u8>>,
+    changed: BTreeMap<Vec<u8>, Changed>,
 }
 
-/// What an extension has written, and what makes it valid.
+/// A bucket whose right edge is still open.
 #[derive(Debug)]
-pub struct Extended<W> {
-    /// The writer that took the pages, flushed.
-    pub out: W,
-    /// The first page id behind the new pages; the file ends there.
-    pub high_water: PageId,
-    /// Bytes that were written.
-    pub written_bytes: u64,
-    /// Offset and bytes of the two meta pages: to be written once all else is on disk. Both name the new root, so that
-    /// not even a damaged meta leads back to the old one.
-    pub metas: [(u64, Vec<u8>); 2],
-}
-
-/// The bytes of a file without buckets, of pages of `page_size` bytes: what a file that is written from nothing starts
-/// with.
-pub fn empty_file(page_size: u32) -> Vec<u8> {
-    let (root, high_water) = (PageId(2), PageId(3));
-    let mut bytes = Vec::new();
-    for page in [0, 1] {
-        bytes.extend_from_slice(&Meta { page_size, root, sequence: 0, high_water, txid: page }.encode(PageId(page)));
-        bytes.resize((page as usize + 1) * page_size as usize, 0);
-    }
-    bytes.extend_from_slice(&page_header(root, FLAG_LEAF, 0, 0));
-    bytes.resize(3 * page_size as usize, 0);
-    bytes
+struct Changed {
+    tree: Tree,
+    sequence: u64,
 }
 
 impl<'a, W: Write> Extension<'a, W> {
@@ -59,7 +43,7 @@ impl<'a, W: Write> Extension<'a, W> {
     pub fn begin(file: BoltFile<'a>, out: W) -> Result<Self> {
         let buckets = file.raw_buckets()?.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
         let pages = PageWriter::new(out, file.page_size(), file.meta().high_water);
-        Ok(Self { file, pages, buckets })
+        Ok(Self { file, pages, buckets, changed: BTreeMap::new() })
     }
 
     /// Gives bucket `name` (new or not) these entries, in key order, in place of what it has.
@@ -72,11 +56,11 @@ impl<'a, W: Write> Extension<'a, W> {
         V: AsRef<[u8]>,
     {
         let sequence = self.bucket(name)?.map_or(0, |bucket| bucket.sequence());
-        self.write(name, Tree::new(Holds::Values), sequence, entries)
+        self.change(name, Changed { tree: Tree::new(Holds::Values), sequence }, entries)
     }
 
-    /// Adds entries, in key order, behind the last one of bucket `name` (new or not). Only its rightmost pages are
-    /// written anew.
+    /// Adds entries, in key order, behind the last one of bucket `name` (new or not, or as this extension has changed
+    /// it so far). Only its rightmost pages are written anew.
     ///
     /// # Errors
     /// As [`Extension::replace`]; also `Damaged` where the rightmost path does not parse.
@@ -89,62 +73,86 @@ impl<'a, W: Write> Extension<'a, W> {
         if entries.peek().is_none() {
             return Ok(());
         }
-        let Some(bucket) = self.bucket(name)? else {
-            return self.write(name, Tree::new(Holds::Values), 0, entries);
+        let changed = match (self.changed.remove(name), self.bucket(name)?) {
+            (Some(changed), _) => changed,
+            (None, None) => Changed { tree: Tree::new(Holds::Values), sequence: 0 },
+            (None, Some(bucket)) => {
+                let mut cursor = self.file.cursor(&bucket);
+                cursor.last()?;
+                Changed { tree: open_edge(&self.file, &cursor)?, sequence: bucket.sequence() }
+            }
         };
-        // A bucket that this extension has already written is not in `file`: its pages are not readable here.
-        let mut cursor = self.file.cursor(&bucket);
-        cursor.last()?;
-        let tree = Tree::carry_on(cursor.path().collect::<Vec<_>>().into_iter())?;
-        self.write(name, tree, bucket.sequence(), entries)
+        self.change(name, changed, entries)
     }
 
-    /// Writes the new root and answers the metas that make it valid.
+    /// Takes from bucket `name` all entries whose keys are not less than `from`. Only the pages of the path to the
+    /// last entry that stays are written anew, and where the tree becomes narrow there, those beside them. Entries may
+    /// be [`append`](Self::append)ed afterwards.
+    ///
+    /// # Errors
+    /// `Damaged` where that path does not parse; `Internal` where this extension has changed the bucket already.
+    pub fn cut(&mut self, name: &[u8], from: &[u8]) -> Result<()> {
+        if self.changed.contains_key(name) {
+            // What it has written is not in `file`, and cannot be read here.
+            let name = String::from_utf8_lossy(name);
+            return Err(Error::new(ErrorKind::Internal, format!("bucket {name} was changed before it was cut")));
+        }
+        let Some(bucket) = self.bucket(name)? else { return Ok(()) };
+        let mut cursor = self.file.cursor(&bucket);
+        if cursor.seek(from)?.is_none() {
+            return Ok(());
+        }
+        let tree = match cursor.prev()? {
+            None => Tree::new(Holds::Values),
+            Some(_) => open_edge(&self.file, &cursor)?,
+        };
+        self.changed.insert(name.to_vec(), Changed { tree, sequence: bucket.sequence() });
+        Ok(())
+    }
+
+    /// Writes what is left and the new root, and answers the metas that make it valid.
     ///
     /// # Errors
     /// `Local` where writing fails.
-    pub fn finish(mut self) -> Result<Extended<W>> {
-        let mut tree = Tree::new(Holds::Buckets);
-        for (key, value) in &self.buckets {
-            tree.push(&mut self.pages, Entry { key, value })?;
+    pub fn finish(mut self) -> Result<Written<W>> {
+        for (name, changed) in self.changed {
+            let value = changed.tree.finish_bucket(&mut self.pages, changed.sequence)?;
+            self.buckets.insert(name, value);
         }
-        let root = tree.finish(&mut self.pages)?;
+        let mut root = Tree::new(Holds::Buckets);
+        for (key, value) in &self.buckets {
+            root.push(&mut self.pages, Entry { key, value })?;
+        }
+        let root = root.finish(&mut self.pages)?;
         let old = *self.file.meta();
-        let high_water = self.pages.next_page();
-        let meta = |page: u64| {
-            // A commit writes meta `txid % 2`; these are the next two.
-            let next = old.txid.saturating_add(1);
-            let txid = if next % 2 == page { next } else { next.saturating_add(1) };
-            (page * u64::from(old.page_size), Meta { root, high_water, txid, ..old }.encode(PageId(page)))
-        };
-        let written_bytes = (high_water.0 - old.high_water.0) * u64::from(old.page_size);
-        Ok(Extended { out: self.pages.into_inner()?, high_water, written_bytes, metas: [meta(0), meta(1)] })
+        // A commit writes meta `txid % 2`; these are the next two.
+        let next = old.txid.saturating_add(1);
+        let txid = |page| if next % 2 == page { next } else { next.saturating_add(1) };
+        self.pages.finish(Meta { root, ..old }, [txid(0), txid(1)])
     }
 
     fn bucket(&self, name: &[u8]) -> Result<Option<Bucket<'a>>> {
         self.file.bucket(name)
     }
 
-    fn write<K, V>(
+    fn change<K, V>(
         &mut self,
         name: &[u8],
-        mut tree: Tree,
-        sequence: u64,
+        mut changed: Changed,
         entries: impl IntoIterator<Item = Result<(K, V)>>,
     ) -> Result<()>
     where
         K: AsRef<[u8]>,
         V: AsRef<[u8]>,
     {
-        for entry in entries {
-            let (key, value) = entry?;
-            tree.push(&mut self.pages, Entry { key: key.as_ref(), value: value.as_ref() })?;
-        }
-        let value = tree.finish_bucket(&mut self.pages, sequence)?;
         if name.is_empty() {
             return Err(Error::new(ErrorKind::Internal, "a bucket needs a name"));
         }
-        self.buckets.insert(name.to_vec(), value);
+        for entry in entries {
+            let (key, value) = entry?;
+            changed.tree.push(&mut self.pages, Entry { key: key.as_ref(), value: value.as_ref() })?;
+        }
+        self.changed.insert(name.to_vec(), changed);
         Ok(())
     }
 }

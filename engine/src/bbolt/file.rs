@@ -26,36 +26,34 @@ pub(super) enum Root<'a> {
 impl<'a> BoltFile<'a> {
     /// Opens `bytes`, which may be longer than the file is used.
     ///
-    /// Of the two metas the valid one with the higher transaction counts; one that reaches beyond the bytes is not
-    /// valid. Where meta 0 cannot be read, meta 1 is looked for at every page size there is.
+    /// Of the two metas the valid one with the higher transaction counts. Where it reaches beyond the bytes, the file
+    /// is cut short: the other one would tell an older state. Where meta 0 cannot be read, meta 1 is looked for at
+    /// every page size there is.
     ///
     /// # Errors
-    /// `Damaged` where no meta is valid: not a database, or cut short.
+    /// `Damaged` where no meta is valid: not a database; or where the file is cut short.
     pub fn open(bytes: &'a [u8]) -> Result<Self> {
+        let at_its_own_size = |size| Meta::read(bytes, size).filter(|meta| meta.page_size as usize == size);
         let first = Meta::read(bytes, 0);
         let second = match first {
-            Some(meta) => Meta::read(bytes, meta.page_size as usize),
-            None => page_sizes()
-                .filter_map(|size| Meta::read(bytes, size).filter(|meta| meta.page_size as usize == size))
-                .max_by_key(|meta| meta.txid),
+            Some(meta) => at_its_own_size(meta.page_size as usize),
+            // The smallest that fits: behind it may be anything, even a value that looks like a meta.
+            None => page_sizes().find_map(at_its_own_size),
         };
-        let found = [first, second].into_iter().flatten();
-        let meta = found.clone().filter(|meta| used_bytes(meta).is_some_and(|used| used <= bytes.len() as u64));
-        match (meta.max_by_key(|meta| meta.txid), found.max_by_key(|meta| meta.txid)) {
-            (Some(meta), _) => Ok(Self { bytes, meta }),
-            (None, Some(meta)) => Err(Error::new(
+        let Some(meta) = [first, second].into_iter().flatten().max_by_key(|meta| meta.txid) else {
+            return Err(Error::new(
                 ErrorKind::Damaged,
-                format!(
-                    "the database is cut short: {} bytes instead of {} pages of {} bytes",
-                    bytes.len(),
-                    meta.high_water,
-                    meta.page_size
-                ),
-            )),
-            (None, None) => {
-                Err(Error::new(ErrorKind::Damaged, "this is not an etcd database: neither of its meta pages is valid"))
-            }
+                "this is not an etcd database: neither of its meta pages is valid",
+            ));
+        };
+        if meta.high_water.0.checked_mul(u64::from(meta.page_size)).is_none_or(|used| used > bytes.len() as u64) {
+            let (len, Meta { high_water, page_size, .. }) = (bytes.len(), meta);
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                format!("the database is cut short: {len} bytes instead of {high_water} pages of {page_size} bytes"),
+            ));
         }
+        Ok(Self { bytes, meta })
     }
 
     /// The meta that counts.
@@ -104,8 +102,4 @@ impl<'a> BoltFile<'a> {
             }
         }
     }
-}
-
-fn used_bytes(meta: &Meta) -> Option<u64> {
-    meta.high_water.0.checked_mul(u64::from(meta.page_size))
 }

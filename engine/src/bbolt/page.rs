@@ -1,10 +1,11 @@
 //! One page of a tree, its elements found and checked when it is opened.
 //!
-//! Invariant: every element of an opened page lies inside it and its keys ascend strictly, so that reading them
-//! afterwards cannot fail.
+//! Invariant: every element of an opened page lies inside it, none lies in another, and keys ascend strictly: reading
+//! them afterwards cannot fail, and all of them together are no longer than the page.
 
 use super::layout::{
-    ELEMENT_BUCKET, ELEMENT_BYTES, FLAG_BRANCH, FLAG_LEAF, PAGE_HEADER_BYTES, PageId, u16_at, u32_at, u64_at,
+    ELEMENT_BUCKET, ELEMENT_BYTES, FLAG_BRANCH, FLAG_LEAF, MAX_KEY_BYTES, MAX_VALUE_BYTES, PAGE_HEADER_BYTES, PageId,
+    u16_at, u32_at, u64_at,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -76,14 +77,21 @@ impl<'a> Page<'a> {
 
     fn check_elements(&self, holds: Holds) -> Result<()> {
         let mut last: Option<&[u8]> = None;
+        // bbolt lays data out in the order of its elements. Were they to share it, a page could hold its square.
+        let mut free_from = PAGE_HEADER_BYTES + self.count * ELEMENT_BYTES;
         for index in 0..self.count {
-            let key = match self.kind {
-                PageKind::Branch => self.child_at(index).map(|child| child.0),
-                PageKind::Leaf => self.entry_at(index).map(|entry| entry.key),
-            };
-            let key = key.ok_or_else(|| damaged(self.id, format!("has an element outside itself ({index})")))?;
+            let element = self.span_at(index).and_then(|span| Some((span, self.bytes.get(span.0..)?.get(..span.1)?)));
+            let ((start, key_bytes, value_bytes), key) =
+                element.ok_or_else(|| damaged(self.id, format!("has an element outside itself ({index})")))?;
+            if start < free_from {
+                return Err(damaged(self.id, format!("has an element inside another one ({index})")));
+            }
+            free_from = start + key_bytes + value_bytes;
             if key.is_empty() || last.is_some_and(|last| last >= key) {
                 return Err(damaged(self.id, format!("has keys out of order (element {index})")));
+            }
+            if key_bytes > MAX_KEY_BYTES || value_bytes > MAX_VALUE_BYTES {
+                return Err(damaged(self.id, format!("has an element that is too long ({index})")));
             }
             last = Some(key);
             let flags = if holds == Holds::Buckets { ELEMENT_BUCKET } else { 0 };
@@ -134,30 +142,30 @@ impl<'a> Page<'a> {
     }
 
     fn entry_at(&self, index: usize) -> Option<Entry<'a>> {
-        let element = PAGE_HEADER_BYTES + index * ELEMENT_BYTES;
-        let pos = u32_at(self.bytes, element + 4)? as usize;
-        let key_len = u32_at(self.bytes, element + 8)? as usize;
-        let value_len = u32_at(self.bytes, element + 12)? as usize;
-        let data = self.data_at(element, pos)?;
-        let (key, rest) = data.split_at_checked(key_len)?;
-        Some(Entry { key, value: rest.get(..value_len)? })
+        let (start, key_bytes, value_bytes) = self.span_at(index)?;
+        let (key, rest) = self.bytes.get(start..)?.split_at_checked(key_bytes)?;
+        Some(Entry { key, value: rest.get(..value_bytes)? })
     }
 
     fn child_at(&self, index: usize) -> Option<(&'a [u8], PageId)> {
-        let element = PAGE_HEADER_BYTES + index * ELEMENT_BYTES;
-        let pos = u32_at(self.bytes, element)? as usize;
-        let key_len = u32_at(self.bytes, element + 4)? as usize;
-        let child = u64_at(self.bytes, element + 8)?;
-        Some((self.data_at(element, pos)?.get(..key_len)?, PageId(child)))
+        let (start, key_bytes, _) = self.span_at(index)?;
+        let child = u64_at(self.bytes, PAGE_HEADER_BYTES + index * ELEMENT_BYTES + 8)?;
+        Some((self.bytes.get(start..)?.get(..key_bytes)?, PageId(child)))
     }
 
-    /// What follows `pos` bytes after the element at `element`: behind all elements, or nothing.
-    fn data_at(&self, element: usize, pos: usize) -> Option<&'a [u8]> {
+    /// Where the key of element `index` is, the bytes of it, and those of the value behind it; `None` unless all that
+    /// is behind the elements and inside the page.
+    fn span_at(&self, index: usize) -> Option<(usize, usize, usize)> {
+        let element = PAGE_HEADER_BYTES + index * ELEMENT_BYTES;
+        let word = |at: usize| Some(u32_at(self.bytes, element + at)? as usize);
+        let (pos, key_bytes, value_bytes) = match self.kind {
+            PageKind::Branch => (word(0)?, word(4)?, 0),
+            PageKind::Leaf => (word(4)?, word(8)?, word(12)?),
+        };
         let start = element.checked_add(pos)?;
-        if start < PAGE_HEADER_BYTES + self.count * ELEMENT_BYTES {
-            return None;
-        }
-        self.bytes.get(start..)
+        let end = start.checked_add(key_bytes)?.checked_add(value_bytes)?;
+        let inside = start >= PAGE_HEADER_BYTES + self.count * ELEMENT_BYTES && end <= self.bytes.len();
+        inside.then_some((start, key_bytes, value_bytes))
     }
 }
 

@@ -7,56 +7,12 @@
 use std::io::Write;
 
 use super::layout::{
-    ELEMENT_BUCKET, ELEMENT_BYTES, FLAG_BRANCH, FLAG_LEAF, MAX_ELEMENTS, MAX_KEY_BYTES, MAX_VALUE_BYTES,
-    PAGE_HEADER_BYTES, PageId, bucket_header, page_header,
+    BUCKET_HEADER_BYTES, ELEMENT_BUCKET, ELEMENT_BYTES, FLAG_BRANCH, FLAG_LEAF, MAX_ELEMENTS, MAX_KEY_BYTES,
+    MAX_VALUE_BYTES, PAGE_HEADER_BYTES, PageId, bucket_header, page_header,
 };
-use super::page::{Entry, Holds, Page};
+use super::page::{Entry, Holds};
+use super::pages::PageWriter;
 use crate::error::{Error, ErrorKind, Result};
-
-/// Gives pages their numbers and writes them one behind the other.
-#[derive(Debug)]
-pub(super) struct PageWriter<W> {
-    out: W,
-    page_size: usize,
-    next: PageId,
-}
-
-impl<W: Write> PageWriter<W> {
-    /// Writes to `out`, which stands where page `next` begins.
-    pub(super) fn new(out: W, page_size: usize, next: PageId) -> Self {
-        Self { out, page_size, next }
-    }
-
-    /// The id that the next page will have.
-    pub(super) fn next_page(&self) -> PageId {
-        self.next
-    }
-
-    /// The writer underneath, flushed.
-    pub(super) fn into_inner(mut self) -> Result<W> {
-        self.out.flush().map_err(unwritable)?;
-        Ok(self.out)
-    }
-
-    fn write(&mut self, flags: u16, count: usize, body: [&[u8]; 2]) -> Result<PageId> {
-        let len = PAGE_HEADER_BYTES + body[0].len() + body[1].len();
-        let pages = len.div_ceil(self.page_size);
-        let (Ok(count), Ok(overflow)) = (u16::try_from(count), u32::try_from(pages - 1)) else {
-            return Err(Error::new(ErrorKind::Internal, "a page of the database outgrew its header"));
-        };
-        let id = self.next;
-        self.next = PageId(id.0 + pages as u64);
-        let padding = vec![0; pages * self.page_size - len];
-        for bytes in [&page_header(id, flags, count, overflow)[..], body[0], body[1], &padding] {
-            self.out.write_all(bytes).map_err(unwritable)?;
-        }
-        Ok(id)
-    }
-}
-
-fn unwritable(error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Local, "cannot write pages of the database").caused_by(error)
-}
 
 /// Entries of a leaf that is not written yet.
 #[derive(Debug, Default)]
@@ -77,26 +33,34 @@ impl Leaf {
         self.data[..len].to_vec()
     }
 
-    fn elements(&self, element_flags: u32) -> Vec<u8> {
-        let mut elements = Vec::with_capacity(self.lens.len() * ELEMENT_BYTES);
+    fn elements(&self, element_flags: u32) -> impl Iterator<Item = [u8; ELEMENT_BYTES]> + '_ {
         let mut data_at = 0;
-        for (index, &(key, value)) in self.lens.iter().enumerate() {
+        self.lens.iter().enumerate().map(move |(index, &(key, value))| {
             // Positions count from the element itself.
             let pos = ((self.lens.len() - index) * ELEMENT_BYTES) as u32 + data_at;
-            for word in [element_flags, pos, key, value] {
-                elements.extend_from_slice(&word.to_le_bytes());
-            }
             data_at += key + value;
-        }
-        elements
+            let mut element = [0; ELEMENT_BYTES];
+            for (place, word) in element.chunks_exact_mut(4).zip([element_flags, pos, key, value]) {
+                place.copy_from_slice(&word.to_le_bytes());
+            }
+            element
+        })
+    }
+
+    /// Empties it; what it has allocated stays.
+    fn clear(&mut self) {
+        self.lens.clear();
+        self.data.clear();
     }
 }
 
 /// A page below a branch, and the first key in it.
 #[derive(Debug)]
-struct Child {
-    key: Vec<u8>,
-    page: PageId,
+pub(super) struct Child {
+    /// The first key.
+    pub(super) key: Vec<u8>,
+    /// Where it is.
+    pub(super) page: PageId,
 }
 
 /// The branches of one level that are not written yet.
@@ -107,6 +71,17 @@ struct Level {
     ready: Option<Vec<Child>>,
     open: Vec<Child>,
     open_bytes: usize,
+}
+
+impl Level {
+    fn of(open: Vec<Child>) -> Self {
+        Self { ready: None, open_bytes: branch_bytes(&open), open }
+    }
+}
+
+/// Bytes of a branch page of these children.
+fn branch_bytes(children: &[Child]) -> usize {
+    PAGE_HEADER_BYTES + children.iter().map(|child| ELEMENT_BYTES + child.key.len()).sum::<usize>()
 }
 
 /// A tree that is being written.
@@ -125,26 +100,20 @@ impl Tree {
         Self { element_flags, leaf: Leaf::default(), last_key: Vec::new(), levels: Vec::new() }
     }
 
-    /// A tree that carries on a written one of values behind its last entry; `path` is its rightmost path, root first.
-    /// The pages of the path are written anew; all others are kept where they are.
-    pub(super) fn carry_on<'a>(path: impl DoubleEndedIterator<Item = Page<'a>>) -> Result<Self> {
+    /// A tree of values of which all but the right edge is written: `leaf` has the entries of its last leaf, `levels`
+    /// what the last branch of each level holds besides its last child, that above the leaves first, none empty.
+    pub(super) fn carry_on<'a>(leaf: impl Iterator<Item = Entry<'a>>, levels: Vec<Vec<Child>>) -> Result<Self> {
         let mut tree = Self::new(Holds::Values);
-        for page in path.rev() {
-            for index in 0..page.count() {
-                if let Some(entry) = page.entry(index) {
-                    tree.keep(entry)?;
-                }
-            }
-            if let Some(kept) = page.count().checked_sub(1).filter(|_| page.child(0).is_some()) {
-                let mut level = Level { open_bytes: PAGE_HEADER_BYTES, ..Level::default() };
-                for (key, child) in (0..kept).filter_map(|index| page.child(index)) {
-                    level.open_bytes += ELEMENT_BYTES + key.len();
-                    level.open.push(Child { key: key.to_vec(), page: child });
-                }
-                tree.levels.push(level);
-            }
+        for entry in leaf {
+            tree.keep(entry)?;
         }
+        tree.levels = levels.into_iter().map(Level::of).collect();
         Ok(tree)
+    }
+
+    /// The last key that it was given.
+    pub(super) fn last_key(&self) -> &[u8] {
+        &self.last_key
     }
 
     /// Adds an entry; its key must be greater than the last one.
@@ -154,7 +123,7 @@ impl Tree {
     /// writing fails.
     pub(super) fn push<W: Write>(&mut self, pages: &mut PageWriter<W>, entry: Entry<'_>) -> Result<()> {
         let needed = ELEMENT_BYTES + entry.key.len() + entry.value.len();
-        let full = self.leaf.page_bytes() + needed > pages.page_size || self.leaf.lens.len() >= MAX_ELEMENTS;
+        let full = self.leaf.page_bytes() + needed > pages.page_size() || self.leaf.lens.len() >= MAX_ELEMENTS;
         if full && !self.leaf.lens.is_empty() {
             self.flush_leaf(pages)?;
         }
@@ -218,31 +187,40 @@ impl Tree {
     /// bucket is small enough for one.
     pub(super) fn finish_bucket<W: Write>(self, pages: &mut PageWriter<W>, sequence: u64) -> Result<Vec<u8>> {
         // bbolt itself inlines up to a quarter of a page, and relies on no more.
-        if !self.levels.is_empty() || self.leaf.page_bytes() > pages.page_size / 4 {
+        let inline_bytes = self.leaf.page_bytes();
+        if !self.levels.is_empty() || inline_bytes > pages.page_size() / 4 {
             return Ok(bucket_header(self.finish(pages)?, sequence).to_vec());
         }
-        let mut value = bucket_header(PageId(0), sequence).to_vec();
+        let mut value = Vec::with_capacity(BUCKET_HEADER_BYTES + inline_bytes);
+        value.extend_from_slice(&bucket_header(PageId(0), sequence));
         let count = self.leaf.lens.len() as u16; // a page of 16 MiB inlines at most 4 MiB, 34 bytes or more each
         value.extend_from_slice(&page_header(PageId(0), FLAG_LEAF, count, 0));
-        value.extend_from_slice(&self.leaf.elements(self.element_flags));
+        value.extend(self.leaf.elements(self.element_flags).flatten());
         value.extend_from_slice(&self.leaf.data);
         Ok(value)
     }
 
     fn flush_leaf<W: Write>(&mut self, pages: &mut PageWriter<W>) -> Result<()> {
-        let leaf = std::mem::take(&mut self.leaf);
-        let page = pages.write(FLAG_LEAF, leaf.lens.len(), [&leaf.elements(self.element_flags), &leaf.data])?;
-        self.add(pages, 0, Child { key: leaf.first_key(), page })
+        let leaf = &self.leaf;
+        let page = pages.begin(FLAG_LEAF, leaf.lens.len(), leaf.page_bytes())?;
+        for element in leaf.elements(self.element_flags) {
+            pages.put(&element)?;
+        }
+        pages.put(&leaf.data)?;
+        pages.pad(leaf.page_bytes())?;
+        let child = Child { key: leaf.first_key(), page };
+        self.leaf.clear();
+        self.add(pages, 0, child)
     }
 
     /// Hands `child` to the branches of `height` (0: those above the leaves).
     fn add<W: Write>(&mut self, pages: &mut PageWriter<W>, height: usize, child: Child) -> Result<()> {
         if self.levels.len() == height {
-            self.levels.push(Level { open_bytes: PAGE_HEADER_BYTES, ..Level::default() });
+            self.levels.push(Level::of(Vec::new()));
         }
         let level = &mut self.levels[height];
         let needed = ELEMENT_BYTES + child.key.len();
-        let full = level.open_bytes + needed > pages.page_size || level.open.len() >= MAX_ELEMENTS;
+        let full = level.open_bytes + needed > pages.page_size() || level.open.len() >= MAX_ELEMENTS;
         if full && level.open.len() >= 2 {
             let closed = level.ready.replace(std::mem::take(&mut level.open));
             level.open_bytes = PAGE_HEADER_BYTES + needed;
@@ -259,16 +237,20 @@ impl Tree {
 
     /// Writes a branch of `height` and hands it to the level above.
     fn write_branch<W: Write>(&mut self, pages: &mut PageWriter<W>, height: usize, group: &[Child]) -> Result<()> {
-        let mut elements = Vec::with_capacity(group.len() * ELEMENT_BYTES);
-        let mut data = Vec::new();
+        let bytes = branch_bytes(group);
+        let page = pages.begin(FLAG_BRANCH, group.len(), bytes)?;
+        let mut key_at = 0;
         for (index, child) in group.iter().enumerate() {
-            let pos = ((group.len() - index) * ELEMENT_BYTES + data.len()) as u32;
-            elements.extend_from_slice(&pos.to_le_bytes());
-            elements.extend_from_slice(&(child.key.len() as u32).to_le_bytes());
-            elements.extend_from_slice(&child.page.0.to_le_bytes());
-            data.extend_from_slice(&child.key);
+            let pos = ((group.len() - index) * ELEMENT_BYTES + key_at) as u32;
+            pages.put(&pos.to_le_bytes())?;
+            pages.put(&(child.key.len() as u32).to_le_bytes())?;
+            pages.put(&child.page.0.to_le_bytes())?;
+            key_at += child.key.len();
         }
-        let page = pages.write(FLAG_BRANCH, group.len(), [&elements, &data])?;
+        for child in group {
+            pages.put(&child.key)?;
+        }
+        pages.pad(bytes)?;
         let key = group.first().map(|child| child.key.clone()).unwrap_or_default();
         self.add(pages, height + 1, Child { key, page })
     }

@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use super::*;
-use crate::bbolt::{BoltFile, Extension, check, empty_file};
+use crate::bbolt::{BoltFile, BulkWriter, check};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Change, Record};
 use crate::revision::Revision;
@@ -65,14 +65,13 @@ fn buckets() -> Buckets {
 }
 
 fn image_of(buckets: &Buckets) -> Vec<u8> {
-    let mut bytes = empty_file(4096);
-    let mut extension = Extension::begin(BoltFile::open(&bytes).unwrap(), Vec::new()).unwrap();
+    let mut writer = BulkWriter::create(Vec::new(), 4096).unwrap();
     for (name, entries) in buckets {
-        extension.replace(name.as_bytes(), entries.iter().map(Ok)).unwrap();
+        writer.bucket(name.as_bytes(), entries.iter().map(Ok)).unwrap();
     }
-    let extended = extension.finish().unwrap();
-    bytes.extend_from_slice(&extended.out);
-    for (offset, meta) in extended.metas {
+    let written = writer.finish().unwrap();
+    let mut bytes = written.out;
+    for (offset, meta) in written.metas {
         bytes[offset as usize..offset as usize + meta.len()].copy_from_slice(&meta);
     }
     bytes
