@@ -19,3 +19,4 @@ mod http_source;
 mod memory;
 mod store;
 mod tidy;
+mod trees;
