@@ -1,6 +1,6 @@
 # The commands of this repository. Everything they need beyond Rust, Go and Python they install themselves.
 
-.PHONY: demo test lint dist measure bench
+.PHONY: demo test lint dist measure bench fuzz
 
 demo: ## a real etcd backed up, destroyed, restored and compared
 	@scripts/demo.sh
@@ -20,3 +20,6 @@ measure: ## memory, writes and time for a database of SIZE bytes (2 GB)
 
 bench: ## backup and restore beside etcd's own tools, with a database of SIZE bytes (1 GB)
 	@scripts/bench.sh
+
+fuzz: ## broken input for every reader, each for FUZZ_SECONDS (60)
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test --workspace --test all fuzz:: -- --nocapture --test-threads=1

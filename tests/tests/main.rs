@@ -13,6 +13,7 @@ mod etcd_live;
 mod etcd_source;
 mod frozen;
 mod full_backup;
+mod fuzz;
 mod gc;
 mod harness;
 mod http_source;
