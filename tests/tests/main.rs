@@ -19,5 +19,6 @@ mod harness;
 mod http_source;
 mod memory;
 mod store;
+mod store_faults;
 mod tidy;
 mod trees;
