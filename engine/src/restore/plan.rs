@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::archive::{Archive, BackupEntry, BackupReader, ReadLimits, Selection, select};
-use crate::datadir::{Membership, MembershipRequest, WAL_BYTES};
+use crate::datadir::{Membership, MembershipRequest, StageOptions, WAL_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::replay::Thoroughness;
 
@@ -32,6 +32,8 @@ pub struct RestoreRequest {
     pub limits: ReadLimits,
     /// How much is proven before anything is installed.
     pub thoroughness: Thoroughness,
+    /// How it is written; the default is for data that somebody will rely on.
+    pub staging: StageOptions,
     /// Run, or only shown.
     pub purpose: Purpose,
 }
@@ -50,6 +52,7 @@ pub struct RestorePlan {
     pub(super) reader: BackupReader,
     pub(super) limits: ReadLimits,
     pub(super) thoroughness: Thoroughness,
+    pub(super) staging: StageOptions,
 }
 
 /// Plans a restore: one LIST for each 1,000 objects, then two or three GETs.
@@ -72,8 +75,8 @@ pub async fn plan_restore(archive: &Archive, request: RestoreRequest) -> Result<
     let backup = select(&catalogue, &request.selection)?.clone();
     let reader = archive.open(&backup.name).await?;
     let needed_bytes = reader.footer().plain_bytes + WAL_BYTES + ADDED_BYTES;
-    let RestoreRequest { data_dir, limits, thoroughness, .. } = request;
-    Ok(RestorePlan { backup, membership, data_dir, needed_bytes, reader, limits, thoroughness })
+    let RestoreRequest { data_dir, limits, thoroughness, staging, .. } = request;
+    Ok(RestorePlan { backup, membership, data_dir, needed_bytes, reader, limits, thoroughness, staging })
 }
 
 impl RestorePlan {

@@ -8,8 +8,7 @@ use std::path::PathBuf;
 
 use super::plan::RestorePlan;
 use crate::archive::BackupEntry;
-use crate::clock::random_bytes;
-use crate::datadir::{DatabaseFacts, Membership, StageOptions, StagedDataDir};
+use crate::datadir::{DatabaseFacts, Membership, StagedDataDir};
 use crate::error::Result;
 use crate::monitor::{Event, Phase};
 use crate::replay::{Proof, Proving, move_image, prove};
@@ -39,9 +38,8 @@ pub struct RestoreSummary {
 /// and the file system; `Interrupted`. The target is as it was then.
 pub async fn run_restore(plan: RestorePlan, context: &RunContext) -> Result<RestoreSummary> {
     let started = context.clock.now();
-    let id = format!("{:016x}", u64::from_be_bytes(random_bytes()?));
-    let (data_dir, needed_bytes) = (plan.data_dir.clone(), plan.needed_bytes);
-    let stage = blocking(move || StagedDataDir::create(&data_dir, needed_bytes, &StageOptions::durable(id))).await?;
+    let (data_dir, needed_bytes, staging) = (plan.data_dir.clone(), plan.needed_bytes, plan.staging);
+    let stage = blocking(move || StagedDataDir::create(&data_dir, needed_bytes, staging)).await?;
     let stage = move_image(&plan.reader, plan.limits, stage, Phase::Restore, context).await?;
 
     let RestorePlan { backup, membership, data_dir, reader, thoroughness, .. } = plan;
