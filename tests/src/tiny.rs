@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use etcdbr_engine::archive::{Archive, Keyring, KeyringSource, WriteLimits};
-use etcdbr_engine::bbolt::{BoltFile, Extension, empty_file};
+use etcdbr_engine::bbolt::BulkWriter;
 use etcdbr_engine::clock::{Clock, UnixMillis};
 use etcdbr_engine::format::{
     ArchivePrefix, BackupName, CaptureFacts, FooterFacts, HistoryDigest, LineageId, NameKind, ObjectNonce, Seam,
@@ -60,8 +60,7 @@ pub fn image() -> Vec<u8> {
         (b"term".to_vec(), 2_u64.to_be_bytes().to_vec()),
     ];
     let lease = [(77_u64.to_be_bytes().to_vec(), vec![0x08, 0x4d, 0x10, 0x90, 0x1c])];
-    let mut bytes = empty_file(4096);
-    let mut extension = Extension::begin(BoltFile::open(&bytes).expect("a file"), Vec::new()).expect("a root");
+    let mut writer = BulkWriter::create(Vec::new(), 4096).expect("memory takes all");
     for name in
         ["alarm", "auth", "authRoles", "authUsers", "cluster", "key", "lease", "members", "members_removed", "meta"]
     {
@@ -71,11 +70,11 @@ pub fn image() -> Vec<u8> {
             "meta" => &meta,
             _ => &[],
         };
-        extension.replace(name.as_bytes(), entries.iter().cloned().map(Ok)).expect("entries in order");
+        writer.bucket(name.as_bytes(), entries.iter().cloned().map(Ok)).expect("entries in order");
     }
-    let extended = extension.finish().expect("memory takes all");
-    bytes.extend_from_slice(&extended.out);
-    for (offset, meta) in extended.metas {
+    let written = writer.finish().expect("memory takes all");
+    let mut bytes = written.out;
+    for (offset, meta) in written.metas {
         bytes[offset as usize..offset as usize + meta.len()].copy_from_slice(&meta);
     }
     bytes
