@@ -5,20 +5,25 @@ use serde_json::{Value, json};
 
 /// One or two lines, each with its indent and line break.
 pub(crate) fn text(proof: &Proof) -> String {
-    let bytes = match proof.integrity {
-        Integrity::Authenticated => "every byte authenticated",
-        Integrity::Checksums => "checksums (the backup is not encrypted)",
+    let mut proven = match proof.integrity {
+        Integrity::Authenticated => vec!["every byte authenticated", "SHA-256 of the image"],
+        Integrity::Checksums => vec!["checksums (the backup is not encrypted)", "SHA-256 of the image"],
+        Integrity::Sha256Trailer => vec!["SHA-256 at the snapshot's end"],
+        Integrity::Unchecked => vec![],
     };
-    let mut out = format!("  proven: {bytes}, SHA-256 of the image");
     if proof.tree == TreeProof::Sound {
-        out += ", tree of the database";
+        proven.push("tree of the database");
     }
+    let mut out = format!("  proven: {}", if proven.is_empty() { "nothing".to_owned() } else { proven.join(", ") });
     match &proof.hash_kv {
         HashKvProof::Equal(answer) => {
             out += &format!(", HashKV {} up to revision {} as etcd answered it\n", answer.hash, answer.revision);
         }
         HashKvProof::NoAnswer(reason) => out += &format!("\n  not compared with etcd's own HashKV: {reason}\n"),
         HashKvProof::Skipped => out += "\n",
+    }
+    if proof.integrity == Integrity::Unchecked {
+        out += "  NOT PROVEN (--skip-hash-check): no SHA-256 of the snapshot was checked\n";
     }
     if proof.tree == TreeProof::Skipped || proof.hash_kv == HashKvProof::Skipped {
         out += "  NOT PROVEN (--skip-proof): the tree of the database and its HashKV were not checked\n";
@@ -31,6 +36,8 @@ pub(crate) fn document(proof: &Proof) -> Value {
     let integrity = match proof.integrity {
         Integrity::Authenticated => "authenticated",
         Integrity::Checksums => "checksums",
+        Integrity::Sha256Trailer => "sha256-trailer",
+        Integrity::Unchecked => "unchecked",
     };
     let (hash_kv, missing) = match &proof.hash_kv {
         HashKvProof::Equal(answer) => (
@@ -42,7 +49,7 @@ pub(crate) fn document(proof: &Proof) -> Value {
     };
     json!({
         "integrity": integrity,
-        "image_sha256": true,
+        "image_sha256": proof.integrity != Integrity::Unchecked,
         "tree": match proof.tree { TreeProof::Sound => "sound", TreeProof::Skipped => "skipped" },
         "hashkv": hash_kv,
         "hashkv_missing": missing,

@@ -23,8 +23,9 @@ pub mod etcd;
 pub mod pipeline;
 pub mod store;
 
-// Floor 3: the store's objects seen as backups.
+// Floor 3: the store's objects seen as backups, and snapshots that others made.
 pub mod archive;
+pub mod foreign;
 
 // Floor 4: from the archive to a proven database.
 pub mod replay;

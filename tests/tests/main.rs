@@ -18,7 +18,7 @@ mod gc;
 mod harness;
 mod http_source;
 mod memory;
+mod plain_restore;
 mod store;
-mod store_faults;
 mod tidy;
 mod trees;

@@ -3,11 +3,13 @@
 mod etcd;
 mod keys;
 mod output;
+mod plain;
 mod store;
 mod units;
 
 pub(crate) use etcd::EtcdArgs;
 pub(crate) use keys::KeyArgs;
 pub(crate) use output::{OutputArgs, OutputFormat};
+pub(crate) use plain::PlainArgs;
 pub(crate) use store::StoreArgs;
 pub(crate) use units::{parse_bytes, parse_duration, parse_label, parse_level};

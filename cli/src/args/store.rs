@@ -7,6 +7,7 @@ use clap::Args;
 use etcdbr_engine::archive::{Archive, Keyring};
 use etcdbr_engine::format::ArchivePrefix;
 use etcdbr_engine::store::{self, Provider, StoreOptions};
+use etcdbr_engine::tls::TlsOptions;
 use etcdbr_engine::{Error, ErrorKind, Result};
 
 /// What `etcdbrctl` uses where nothing is said.
@@ -33,7 +34,7 @@ pub(crate) struct StoreArgs {
     /// Region of the store [default: from the AWS configuration, else us-east-1]
     #[arg(long, env = "ETCDBR_STORE_REGION", value_name = "NAME")]
     store_region: Option<String>,
-    /// PEM file of the certificate authorities to trust for the store
+    /// PEM file of the certificate authorities to trust for the store, and for the URL of a plain snapshot
     #[arg(long, env = "ETCDBR_STORE_CACERT", value_name = "FILE")]
     store_cacert: Option<PathBuf>,
 }
@@ -47,6 +48,11 @@ impl StoreArgs {
         let prefix = ArchivePrefix::new(&self.store_prefix)?;
         let store = store::open(&self.options()?).await?;
         Ok(Archive::new(store, prefix, keyring))
+    }
+
+    /// Whom to trust.
+    pub(crate) fn tls(&self) -> TlsOptions {
+        TlsOptions { ca_file: self.store_cacert.clone(), ..TlsOptions::default() }
     }
 
     /// The flags that name the same archive again.

@@ -1,4 +1,4 @@
-//! `etcdbr restore`: turn a backup into a data directory that etcd starts from.
+//! `etcdbr restore`: turn a backup or a plain snapshot into a data directory that etcd starts from.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,14 +7,18 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use etcdbr_engine::Result;
 use etcdbr_engine::archive::{ReadLimits, Selection};
-use etcdbr_engine::datadir::{AuthState, Member, MembershipRequest, StageOptions};
+use etcdbr_engine::datadir::{AuthState, Member, MembershipRequest};
 use etcdbr_engine::format::{BackupName, LineageId};
 use etcdbr_engine::replay::Thoroughness;
-use etcdbr_engine::restore::{Purpose, RestorePlan, RestoreRequest, RestoreSummary, plan_restore, run_restore};
+use etcdbr_engine::restore::{
+    Purpose, RestorePlan, RestoreRequest, RestoreSource, RestoreSummary, Restored, plan_plain_restore, plan_restore,
+    run_restore,
+};
 use etcdbr_engine::run::RunContext;
+use etcdbr_engine::store::Transfer;
 use serde_json::{Value, json};
 
-use crate::args::{KeyArgs, OutputFormat, StoreArgs};
+use crate::args::{KeyArgs, OutputFormat, PlainArgs, StoreArgs};
 use crate::output::{self, human_bytes};
 use crate::proof;
 
@@ -64,6 +68,8 @@ pub(crate) struct RestoreArgs {
     #[arg(long, env = "ETCDBR_COMPRESSION_THREADS", value_name = "N", help_heading = "Archive", value_parser = clap::value_parser!(u16).range(1..=256))]
     compression_threads: Option<u16>,
     #[command(flatten)]
+    plain: PlainArgs,
+    #[command(flatten)]
     store: StoreArgs,
     #[command(flatten)]
     keys: KeyArgs,
@@ -82,7 +88,6 @@ pub(crate) async fn run(args: RestoreArgs, format: OutputFormat, context: &RunCo
     let mut limits = ReadLimits::default();
     limits.threads = args.compression_threads.map_or(limits.threads, usize::from);
     let request = RestoreRequest {
-        selection,
         membership: MembershipRequest {
             name: args.name,
             initial_cluster: args.initial_cluster,
@@ -92,36 +97,36 @@ pub(crate) async fn run(args: RestoreArgs, format: OutputFormat, context: &RunCo
         data_dir: args.data_dir,
         limits,
         thoroughness: if args.skip_proof { Thoroughness::Skip } else { Thoroughness::Full },
-        staging: StageOptions::default(),
         purpose: if args.dry_run { Purpose::DryRun } else { Purpose::Restore },
     };
-    let archive_flags = [args.store.flags(), args.keys.flags()].concat();
-    let archive = args.store.archive(args.keys.keyring(context)?).await?;
-    let plan = context.unless_stopped(plan_restore(&archive, request)).await?;
+    let (plan, source_flags) = match args.plain.source(args.store.tls(), limits, context)? {
+        Some(plain) => {
+            let snapshot = context.unless_stopped(plain.open()).await?;
+            (plan_plain_restore(snapshot, request)?, plain.flags())
+        }
+        None => {
+            let archive_flags = [args.store.flags(), args.keys.flags()].concat();
+            let archive = args.store.archive(args.keys.keyring(context)?).await?;
+            (context.unless_stopped(plan_restore(&archive, &selection, request)).await?, archive_flags)
+        }
+    };
     if args.dry_run {
-        let lines = member_lines(&plan, &archive_flags);
+        let lines = member_lines(&plan, &source_flags);
         output::result(format, &plan_text(&plan, &lines), &plan_document(&plan, &lines));
         return Ok(());
     }
-    context.note(format!("restoring {} into {}", plan.backup.name, plan.data_dir.display()));
+    context.note(format!("restoring {} into {}", plan.source.name(), plan.data_dir.display()));
     let summary = run_restore(plan, context).await?;
     output::result(format, &summary_text(&summary), &summary_document(&summary));
     Ok(())
 }
 
 fn plan_text(plan: &RestorePlan, lines: &[String]) -> String {
-    let (footer, own) = (plan.reader().footer(), plan.membership.own());
-    let facts = &footer.facts;
-    let mut out = format!(
-        "plan: restore {}\n  taken     {} from {} (etcd {}), at revision {} or a little later\n  \
-         reads     1 object, {}\n  writes    {} into {} ({} must be free)\n  memory    {}\n  member    {} of {}\n",
-        plan.backup.name,
-        facts.started,
-        facts.source.endpoint,
-        facts.source.etcd_version,
-        facts.revisions.1,
-        human_bytes(plan.backup.stored_bytes),
-        human_bytes(footer.plain_bytes),
+    let own = plan.membership.own();
+    let mut out = format!("plan: restore {}\n{}", plan.source.name(), source_text(&plan.source));
+    out += &format!(
+        "  writes    {} into {} ({} must be free)\n  memory    {}\n  member    {} of {}\n",
+        human_bytes(plan.source.image_bytes()),
         plan.data_dir.display(),
         human_bytes(plan.needed_bytes),
         human_bytes(plan.memory_bytes()),
@@ -129,7 +134,13 @@ fn plan_text(plan: &RestorePlan, lines: &[String]) -> String {
         plan.membership.initial_cluster(),
     );
     if plan.membership.members().len() > 1 {
-        out += "run on each member:\n";
+        out += match &plan.source {
+            RestoreSource::Plain(snapshot) if snapshot.transfer().is_some() => {
+                "run on each member, with the URL in ETCDBR_SNAPSHOT:\n"
+            }
+            RestoreSource::Plain(_) => "run on each member, with the same file:\n",
+            RestoreSource::Backup { .. } => "run on each member:\n",
+        };
         for line in lines {
             out += &format!("  {line}\n");
         }
@@ -137,14 +148,40 @@ fn plan_text(plan: &RestorePlan, lines: &[String]) -> String {
     out
 }
 
-/// The command for each member, all from the same backup.
-fn member_lines(plan: &RestorePlan, archive_flags: &[String]) -> Vec<String> {
+fn source_text(source: &RestoreSource) -> String {
+    match source {
+        RestoreSource::Backup { entry, reader } => {
+            let facts = &reader.footer().facts;
+            format!(
+                "  taken     {} from {} (etcd {}), at revision {} or a little later\n  reads     1 object, {}\n",
+                facts.started,
+                facts.source.endpoint,
+                facts.source.etcd_version,
+                facts.revisions.1,
+                human_bytes(entry.stored_bytes),
+            )
+        }
+        RestoreSource::Plain(snapshot) => {
+            let way = match snapshot.transfer() {
+                None => "a file",
+                Some(Transfer::Ranges) => "a URL, in parallel ranges",
+                Some(Transfer::OneStream) => "a URL, in one stream: its server knows no ranges",
+            };
+            format!("  reads     {way}, {}\n", human_bytes(snapshot.image_bytes()))
+        }
+    }
+}
+
+/// The command for each member, all from the same source.
+fn member_lines(plan: &RestorePlan, source_flags: &[String]) -> Vec<String> {
     let membership = &plan.membership;
     let line = |member: &Member| {
         let mut words = vec!["etcdbr".to_owned(), "restore".to_owned()];
-        words.extend(archive_flags.iter().cloned());
+        words.extend(source_flags.iter().cloned());
+        if let RestoreSource::Backup { entry, .. } = &plan.source {
+            words.extend(["--backup".to_owned(), entry.name.to_string()]);
+        }
         for (flag, value) in [
-            ("--backup", plan.backup.name.to_string()),
             ("--data-dir", plan.data_dir.display().to_string()),
             ("--name", member.name.clone()),
             ("--initial-cluster", membership.initial_cluster()),
@@ -159,35 +196,52 @@ fn member_lines(plan: &RestorePlan, archive_flags: &[String]) -> Vec<String> {
 }
 
 fn plan_document(plan: &RestorePlan, lines: &[String]) -> Value {
-    let footer = plan.reader().footer();
-    json!({
+    let mut document = json!({
         "dry_run": true,
-        "backup": plan.backup.name.to_string(),
-        "lineage": plan.backup.name.lineage.to_string(),
-        "revision": footer.facts.revisions.1.0,
         "objects": 1,
-        "stored_bytes": plan.backup.stored_bytes,
-        "image_bytes": footer.plain_bytes,
+        "image_bytes": plan.source.image_bytes(),
         "needed_bytes": plan.needed_bytes,
         "memory_bytes": plan.memory_bytes(),
         "data_dir": plan.data_dir,
         "member": plan.membership.own().name,
         "initial_cluster": plan.membership.initial_cluster(),
         "commands": lines,
-    })
+    });
+    let about = match &plan.source {
+        RestoreSource::Backup { entry, reader } => json!({
+            "backup": entry.name.to_string(),
+            "lineage": entry.name.lineage.to_string(),
+            "revision": reader.footer().facts.revisions.1.0,
+            "stored_bytes": entry.stored_bytes,
+        }),
+        RestoreSource::Plain(snapshot) => json!({"snapshot": snapshot.name()}),
+    };
+    add(&mut document, about);
+    document
+}
+
+/// The fields of `more`, an object, in `document` as well.
+fn add(document: &mut Value, more: Value) {
+    if let (Some(fields), Value::Object(more)) = (document.as_object_mut(), more) {
+        fields.extend(more);
+    }
 }
 
 fn summary_text(summary: &RestoreSummary) -> String {
-    let (facts, name) = (&summary.facts.image, &summary.backup.name);
+    let facts = &summary.facts.image;
+    let (name, taken) = match &summary.restored {
+        Restored::Backup(entry) => {
+            let name = &entry.name;
+            (name.to_string(), format!("  taken {} from cluster {}\n", name.created, name.lineage.cluster))
+        }
+        Restored::Plain(name) => (name.clone(), String::new()),
+    };
     let compacted =
         facts.compact_floor.map_or_else(|| "never compacted".to_owned(), |floor| format!("compacted at {floor}"));
     let mut out = format!(
-        "restored {name} into {} in {:.1} s\n  taken {} from cluster {}\n  revision {}, {compacted}, {}\n  \
-",
+        "restored {name} into {} in {:.1} s\n{taken}  revision {}, {compacted}, {}\n",
         summary.data_dir.display(),
         summary.duration_ms as f64 / 1000.0,
-        name.created,
-        name.lineage.cluster,
         facts.revision,
         human_bytes(summary.facts.db_bytes),
     );
@@ -234,14 +288,11 @@ fn listen_url(advertised: &str) -> String {
 
 fn summary_document(summary: &RestoreSummary) -> Value {
     let facts = &summary.facts.image;
-    json!({
-        "backup": summary.backup.name.to_string(),
+    let mut document = json!({
         "data_dir": summary.data_dir,
         "revision": facts.revision.0,
         "compact_revision": facts.compact_floor.map(|floor| floor.0),
         "db_bytes": summary.facts.db_bytes,
-        "taken": summary.backup.name.created.to_string(),
-        "source_cluster_id": summary.backup.name.lineage.cluster.to_string(),
         "leases": facts.leases,
         "granted_leases": facts.missing_leases,
         "authentication": facts.auth == AuthState::Enabled,
@@ -250,7 +301,17 @@ fn summary_document(summary: &RestoreSummary) -> Value {
         "duration_ms": summary.duration_ms,
         "proof": proof::document(&summary.proof),
         "start": start_line(summary),
-    })
+    });
+    let about = match &summary.restored {
+        Restored::Backup(entry) => json!({
+            "backup": entry.name.to_string(),
+            "taken": entry.name.created.to_string(),
+            "source_cluster_id": entry.name.lineage.cluster.to_string(),
+        }),
+        Restored::Plain(name) => json!({"snapshot": name}),
+    };
+    add(&mut document, about);
+    document
 }
 
 #[cfg(test)]

@@ -102,6 +102,12 @@ impl Meta {
     }
 }
 
+/// Whether a bbolt file begins with `bytes`: one of its two metas is whole. A small beginning suffices where meta 0 is.
+pub fn begins_a_file(bytes: &[u8]) -> bool {
+    let second = |size: usize| Meta::read(bytes, size).is_some_and(|meta| meta.page_size as usize == size);
+    Meta::read(bytes, 0).is_some() || page_sizes().any(second)
+}
+
 /// The page sizes that a bbolt file may have, in bytes, ascending.
 pub(super) fn page_sizes() -> impl Iterator<Item = usize> {
     (0..PAGE_SIZES).map(|shift| SMALLEST_PAGE_BYTES << shift)
@@ -179,6 +185,15 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Meta::read(&bytes, 0), None, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_file_begins_with_a_whole_meta() {
+        assert!(begins_a_file(&META_PAGE) && !begins_a_file(&META_PAGE[..40]) && !begins_a_file(&[0; 8192]));
+        let mut second = vec![0; 4096];
+        second.extend_from_slice(&META_PAGE);
+        assert!(begins_a_file(&second));
+        assert!(!begins_a_file(&second[1024..]), "at another place than its page size says");
     }
 
     #[test]

@@ -28,6 +28,6 @@ pub use check::{BucketFacts, TreeFacts, Visitor, check, check_visiting};
 pub use cursor::Cursor;
 pub use extend::Extension;
 pub use file::BoltFile;
-pub use layout::{Meta, PageId};
+pub use layout::{Meta, PageId, begins_a_file};
 pub use page::Entry;
 pub use pages::Written;

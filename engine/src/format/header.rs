@@ -32,7 +32,8 @@ pub const DEFAULT_CHUNK_BYTES: u32 = 4 << 20;
 /// Largest chunk that a reader takes, because it must hold a few in memory.
 pub const MAX_CHUNK_BYTES: u32 = 64 << 20;
 
-const MAGIC: [u8; 8] = *b"\x89ETCDBR\n";
+/// What every object begins with.
+pub const OBJECT_MAGIC: [u8; 8] = *b"\x89ETCDBR\n";
 const CHUNK_BYTES: RangeInclusive<u32> = 1..=MAX_CHUNK_BYTES;
 /// Features that this code understands; none exist yet.
 const KNOWN_FEATURES: [&str; 0] = [];
@@ -132,7 +133,7 @@ impl ObjectHeader {
             created_unix_ms: self.created.0,
         };
         let mut bytes = Vec::with_capacity(PREAMBLE_BYTES + message.encoded_len());
-        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&OBJECT_MAGIC);
         bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         bytes.extend_from_slice(&[0; 2]);
         bytes.extend_from_slice(
@@ -165,7 +166,7 @@ impl ObjectHeader {
     pub fn stored_bytes(start: &[u8]) -> Result<usize> {
         let preamble: &[u8; PREAMBLE_BYTES] =
             start.first_chunk().ok_or_else(|| damaged("it ends within its preamble"))?;
-        if preamble[..8] != MAGIC {
+        if preamble[..8] != OBJECT_MAGIC {
             return Err(damaged("it does not begin as a backup of etcdbr"));
         }
         let version = u16::from_le_bytes([preamble[8], preamble[9]]);

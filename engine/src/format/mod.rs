@@ -18,8 +18,8 @@ pub use footer::{
 };
 pub use frame::{FRAME_HEADER_BYTES, FrameHeader, FrameRole, TAG_BYTES, frame_aad, frame_nonce};
 pub use header::{
-    Codec, DEFAULT_CHUNK_BYTES, EncodedHeader, Kind, MAX_CHUNK_BYTES, MAX_HEADER_BYTES, ObjectHeader, PREAMBLE_BYTES,
-    Protection,
+    Codec, DEFAULT_CHUNK_BYTES, EncodedHeader, Kind, MAX_CHUNK_BYTES, MAX_HEADER_BYTES, OBJECT_MAGIC, ObjectHeader,
+    PREAMBLE_BYTES, Protection,
 };
 pub use history::{HistoryDigest, HistoryFold};
 pub use key::{KeyId, Salt, key_id, object_key};

@@ -1,18 +1,19 @@
-//! The image of a full, from the archive to whatever takes it.
+//! An image, from where it is kept to whatever takes it.
 //!
 //! ```text
 //! archive: parallel GETs -> frames -> opened on all cores, in order -> (channel) -> one thread: SHA-256, file
+//! plain snapshot: file, or parallel GETs -> in order ----------------> (channel) -> the same
 //! ```
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use crate::archive::{BackupReader, ReadLimits};
 use crate::datadir::TakesImage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::{HashCheck, PlainSnapshot};
 use crate::monitor::{Event, Phase};
-use crate::pipeline::Buffer;
 use crate::run::{RunContext, blocking};
 
 /// Opened chunks that wait for the file.
@@ -32,16 +33,8 @@ pub async fn move_image<T: TakesImage + Send + 'static>(
     context: &RunContext,
 ) -> Result<T> {
     let footer = reader.footer();
-    context.monitor.tell(Event::Begin { phase, total_bytes: footer.plain_bytes });
-    let (to_file, chunks) = mpsc::channel(WAITING_CHUNKS);
-    let writing = tokio::spawn(blocking(move || write_chunks(taker, chunks)));
-    let fed = context.unless_stopped(feed(reader, limits, to_file, context)).await;
-    // The thread has ended, or will: its channel is closed. Its error is the cause where both sides have one.
-    let written = writing.await.map_err(|error| {
-        Error::new(ErrorKind::Internal, "the thread that writes the image ended by itself").caused_by(error)
-    })?;
-    let (taker, plain_bytes, sha256) = written?;
-    fed?;
+    let chunks = reader.chunks(limits).map_ok(|(chunk, stored_bytes)| (chunk, u64::from(stored_bytes)));
+    let (taker, plain_bytes, sha256) = pour(chunks, footer.plain_bytes, taker, phase, context).await?;
     if plain_bytes != footer.plain_bytes || sha256 != footer.facts.plain_sha256 {
         return Err(Error::new(
             ErrorKind::Damaged,
@@ -53,17 +46,64 @@ pub async fn move_image<T: TakesImage + Send + 'static>(
     Ok(taker)
 }
 
-async fn feed(
-    reader: &BackupReader,
-    limits: ReadLimits,
-    to_file: mpsc::Sender<Buffer>,
+/// Writes the image of a plain snapshot into `taker`, and holds it against the SHA-256 behind it. It is told as `phase`.
+/// The second value says whether there was one to compare, and whether anybody wanted it.
+///
+/// # Errors
+/// `Damaged` where the image is not the one that the SHA-256 is of, or the snapshot changes meanwhile; those of its
+/// server and of the file system; `Interrupted`. `taker` is gone then.
+pub async fn move_plain<T: TakesImage + Send + 'static>(
+    snapshot: PlainSnapshot,
+    taker: T,
+    phase: Phase,
+    context: &RunContext,
+) -> Result<(T, HashCheck)> {
+    let total_bytes = snapshot.image_bytes();
+    let mut image = snapshot.into_image();
+    let pieces = stream::try_unfold(&mut image, |image| async {
+        Ok(image.next().await?.map(|piece| {
+            let stored_bytes = piece.len() as u64;
+            ((piece, stored_bytes), image)
+        }))
+    });
+    let (taker, _, sha256) = pour(pieces, total_bytes, taker, phase, context).await?;
+    let checked = image.check(sha256)?;
+    context.monitor.tell(Event::End(phase));
+    Ok((taker, checked))
+}
+
+/// Brings chunks, each with the bytes that it took where it is kept, to `taker`. Gives the bytes that came and their
+/// SHA-256.
+async fn pour<T: TakesImage + Send + 'static, C: AsRef<[u8]> + Send + 'static>(
+    chunks: impl Stream<Item = Result<(C, u64)>>,
+    total_bytes: u64,
+    taker: T,
+    phase: Phase,
+    context: &RunContext,
+) -> Result<(T, u64, [u8; 32])> {
+    context.monitor.tell(Event::Begin { phase, total_bytes });
+    let (to_file, waiting) = mpsc::channel(WAITING_CHUNKS);
+    let writing = tokio::spawn(blocking(move || write_chunks(taker, waiting)));
+    let fed = context.unless_stopped(feed(chunks, to_file, context)).await;
+    // The thread has ended, or will: its channel is closed. Its error is the cause where both sides have one.
+    let written = writing.await.map_err(|error| {
+        Error::new(ErrorKind::Internal, "the thread that writes the image ended by itself").caused_by(error)
+    })?;
+    let written = written?;
+    fed?;
+    Ok(written)
+}
+
+async fn feed<C: AsRef<[u8]>>(
+    chunks: impl Stream<Item = Result<(C, u64)>>,
+    to_file: mpsc::Sender<C>,
     context: &RunContext,
 ) -> Result<()> {
-    let mut chunks = reader.chunks(limits).boxed();
+    let mut chunks = std::pin::pin!(chunks);
     let (mut plain_bytes, mut stored_bytes) = (0, 0);
-    while let Some((chunk, frame_bytes)) = chunks.try_next().await? {
-        plain_bytes += chunk.len() as u64;
-        stored_bytes += u64::from(frame_bytes);
+    while let Some((chunk, chunk_stored_bytes)) = chunks.try_next().await? {
+        plain_bytes += chunk.as_ref().len() as u64;
+        stored_bytes += chunk_stored_bytes;
         if to_file.send(chunk).await.is_err() {
             return Err(Error::new(ErrorKind::Internal, "the image is not being written any more"));
         }
@@ -72,12 +112,16 @@ async fn feed(
     Ok(())
 }
 
-fn write_chunks<T: TakesImage>(mut taker: T, mut chunks: mpsc::Receiver<Buffer>) -> Result<(T, u64, [u8; 32])> {
+fn write_chunks<T: TakesImage, C: AsRef<[u8]>>(
+    mut taker: T,
+    mut chunks: mpsc::Receiver<C>,
+) -> Result<(T, u64, [u8; 32])> {
     let mut sha256 = Sha256::new();
     let mut plain_bytes = 0;
     while let Some(chunk) = chunks.blocking_recv() {
-        sha256.update(&**chunk);
-        taker.write_image(&chunk)?;
+        let chunk = chunk.as_ref();
+        sha256.update(chunk);
+        taker.write_image(chunk)?;
         plain_bytes += chunk.len() as u64;
     }
     Ok((taker, plain_bytes, sha256.finalize().into()))

@@ -7,6 +7,7 @@
 use crate::archive::BackupReader;
 use crate::datadir::{Examined, HashPoint, Image, ImageFacts, Scrutiny, TakesImage};
 use crate::error::{Error, ErrorKind, Result};
+use crate::foreign::HashCheck;
 use crate::format::{HashKvAnswer, Protection};
 use crate::monitor::{Event, Phase};
 use crate::revision::Revision;
@@ -29,6 +30,10 @@ pub enum Integrity {
     Authenticated,
     /// Checksums: the backup is not encrypted.
     Checksums,
+    /// The SHA-256 behind a plain snapshot.
+    Sha256Trailer,
+    /// Nothing: the operator did not want a plain snapshot's SHA-256 checked, or it had none.
+    Unchecked,
 }
 
 impl From<Protection> for Integrity {
@@ -36,6 +41,15 @@ impl From<Protection> for Integrity {
         match protection {
             Protection::Aes256Gcm { .. } => Self::Authenticated,
             Protection::Checksum => Self::Checksums,
+        }
+    }
+}
+
+impl From<HashCheck> for Integrity {
+    fn from(checked: HashCheck) -> Self {
+        match checked {
+            HashCheck::Required => Self::Sha256Trailer,
+            HashCheck::Skipped => Self::Unchecked,
         }
     }
 }
@@ -97,6 +111,13 @@ impl Proving {
     }
 }
 
+impl Proving {
+    /// What the image of a plain snapshot is held against, beside its SHA-256.
+    pub fn of_plain(checked: HashCheck, thoroughness: Thoroughness) -> Self {
+        Self { integrity: checked.into(), promised: Revision::default(), answers: Vec::new(), thoroughness }
+    }
+}
+
 /// Proves the image that `taker` has, off the threads that serve the network; told as [`Phase::Proof`].
 ///
 /// # Errors
@@ -134,7 +155,13 @@ fn examine(image: &Image, proving: Proving, context: &RunContext) -> Result<(Exa
     let examined = image.examine(Scrutiny::Strict, newest.as_ref().map(point), &mut attention)?;
     reaches(promised, &examined.facts)?;
     let hash_kv = match newest.zip(examined.hash) {
-        None => HashKvProof::NoAnswer("no HashKV was stored with this backup".to_owned()),
+        None => HashKvProof::NoAnswer(
+            match integrity {
+                Integrity::Sha256Trailer | Integrity::Unchecked => "a plain snapshot carries none",
+                Integrity::Authenticated | Integrity::Checksums => "no HashKV was stored with this backup",
+            }
+            .to_owned(),
+        ),
         Some((answer, hash)) => compare(answer, hash, &examined.facts)?,
     };
     Ok((examined, Proof { integrity, tree: TreeProof::Sound, hash_kv }))

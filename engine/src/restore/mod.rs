@@ -1,7 +1,7 @@
-//! Turning a backup into a data directory: a plan, which is a value, and its run.
+//! Turning a backup or a plain snapshot into a data directory: a plan, which is a value, and its run.
 
 mod plan;
 mod run;
 
-pub use plan::{Purpose, RestorePlan, RestoreRequest, plan_restore};
-pub use run::{RestoreSummary, run_restore};
+pub use plan::{Purpose, RestorePlan, RestoreRequest, RestoreSource, plan_plain_restore, plan_restore};
+pub use run::{RestoreSummary, Restored, run_restore};

@@ -6,19 +6,20 @@
 
 use std::path::PathBuf;
 
-use super::plan::RestorePlan;
+use super::plan::{RestorePlan, RestoreSource};
 use crate::archive::BackupEntry;
-use crate::datadir::{DatabaseFacts, Membership, StagedDataDir};
+use crate::clock::random_bytes;
+use crate::datadir::{DatabaseFacts, Membership, StageOptions, StagedDataDir};
 use crate::error::Result;
 use crate::monitor::{Event, Phase};
-use crate::replay::{Proof, Proving, move_image, prove};
+use crate::replay::{Proof, Proving, move_image, move_plain, prove};
 use crate::run::{RunContext, blocking};
 
 /// A data directory that etcd can be started on.
 #[derive(Debug)]
 pub struct RestoreSummary {
     /// What it was restored from.
-    pub backup: BackupEntry,
+    pub restored: Restored,
     /// The new cluster, and which member of it this is.
     pub membership: Membership,
     /// Where it is.
@@ -31,6 +32,15 @@ pub struct RestoreSummary {
     pub duration_ms: i64,
 }
 
+/// What was restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Restored {
+    /// A full of the archive.
+    Backup(BackupEntry),
+    /// A snapshot from outside: its path, or its URL without what is secret.
+    Plain(String),
+}
+
 /// Runs a plan.
 ///
 /// # Errors
@@ -38,24 +48,32 @@ pub struct RestoreSummary {
 /// and the file system; `Interrupted`. The target is as it was then.
 pub async fn run_restore(plan: RestorePlan, context: &RunContext) -> Result<RestoreSummary> {
     let started = context.clock.now();
-    let (data_dir, needed_bytes, staging) = (plan.data_dir.clone(), plan.needed_bytes, plan.staging);
-    let stage = blocking(move || StagedDataDir::create(&data_dir, needed_bytes, staging)).await?;
-    let stage = move_image(&plan.reader, plan.limits, stage, Phase::Restore, context).await?;
-
-    let RestorePlan { backup, membership, data_dir, reader, thoroughness, .. } = plan;
-    let proving = Proving::of_full(&reader, thoroughness);
-    let proven = prove(stage, proving, context).await.map_err(|error| error.about(backup.name));
-    let (stage, image, examined, proof) = proven?;
+    let id = format!("{:016x}", u64::from_be_bytes(random_bytes()?));
+    let (data_dir, needed_bytes) = (plan.data_dir.clone(), plan.needed_bytes);
+    let stage = blocking(move || StagedDataDir::create(&data_dir, needed_bytes, &StageOptions::durable(id))).await?;
+    let RestorePlan { source, membership, data_dir, limits, thoroughness, .. } = plan;
+    let name = source.name();
+    let (stage, proving, restored) = match source {
+        RestoreSource::Backup { entry, reader } => {
+            let stage = move_image(&reader, limits, stage, Phase::Restore, context).await?;
+            (stage, Proving::of_full(&reader, thoroughness), Restored::Backup(entry))
+        }
+        RestoreSource::Plain(snapshot) => {
+            let (stage, checked) = move_plain(snapshot, stage, Phase::Restore, context).await?;
+            (stage, Proving::of_plain(checked, thoroughness), Restored::Plain(name.clone()))
+        }
+    };
+    let (stage, image, examined, proof) = prove(stage, proving, context).await.map_err(|error| error.about(&name))?;
     context.monitor.tell(Event::Begin { phase: Phase::Sync, total_bytes: 0 });
     let ready = {
         let membership = membership.clone();
         let finished = blocking(move || stage.finish(image, examined, &membership)).await;
-        finished.map_err(|error| error.about(backup.name))?
+        finished.map_err(|error| error.about(&name))?
     };
     let facts = ready.facts().clone();
     context.check_stop()?;
     blocking(move || ready.install()).await?;
     context.monitor.tell(Event::End(Phase::Sync));
     let duration_ms = context.clock.now().0 - started.0;
-    Ok(RestoreSummary { backup, membership, data_dir, proof, facts, duration_ms })
+    Ok(RestoreSummary { restored, membership, data_dir, proof, facts, duration_ms })
 }
