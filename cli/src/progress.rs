@@ -38,6 +38,7 @@ impl Monitor for Teller {
             Event::Begin { phase, total_bytes } => self.begin(phase, total_bytes),
             Event::Progress { plain_bytes, stored_bytes } => self.advance(plain_bytes, stored_bytes),
             Event::End(_) => self.end(),
+            Event::Durable { lineage, revision } => self.durable(&lineage, revision.0),
         }
     }
 }
@@ -53,6 +54,15 @@ impl Teller {
             Some(Some(bar)) => bar.suspend(|| output::log(&line)),
             _ => output::log(&line),
         }
+    }
+
+    fn durable(&self, lineage: &str, revision: i64) {
+        if self.format == OutputFormat::Text {
+            return self.line("info", &format!("durable up to revision {revision}"));
+        }
+        let time = self.clock.now().to_string();
+        let line = json!({"time": time, "level": "info", "durable_revision": revision, "lineage": lineage});
+        output::log(line.to_string());
     }
 
     fn begin(&self, phase: Phase, total_bytes: u64) {

@@ -32,7 +32,11 @@ pub mod replay;
 
 // Floor 5: verbs, a plan and its run each.
 pub mod backup;
+pub mod capture;
 pub mod gc;
 pub mod restore;
+
+// Floor 6: verbs that run by themselves.
+pub mod daemon;
 
 pub use error::{Error, ErrorKind, Result};

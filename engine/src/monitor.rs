@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use crate::revision::Revision;
+
 /// What a verb is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -40,6 +42,13 @@ pub enum Event {
     },
     /// The phase is over.
     End(Phase),
+    /// Everything of a lineage up to this revision is in the store.
+    Durable {
+        /// The lineage.
+        lineage: String,
+        /// The revision.
+        revision: Revision,
+    },
 }
 
 /// Receives events; called from many threads, must not block.

@@ -363,7 +363,9 @@ async fn words_that_cannot_be_right() {
     assert_failed(&restore().run(), 3, &["holds no backup"]);
     let seat = Seat::new("nobody");
     let snapshot = || site.command(&["snapshot", "--endpoints", &seat.client_url()]);
-    assert_failed(&snapshot().run(), 2, &["--once"]);
+    assert_failed(&snapshot().arg("--delta-snapshot-period=50ms").run(), 2, &["--delta-snapshot-period", "100ms"]);
+    assert_failed(&snapshot().arg("--delta-snapshot-memory-limit=1KiB").run(), 2, &["1MiB"]);
+    assert_failed(&snapshot().arg("--memory-limit=1KiB").run(), 2, &["--memory-limit", "1MiB"]);
     assert_failed(&snapshot().args(["--once", "--min-chunk-size=1MiB"]).run(), 2, &["5MiB"]);
     assert_failed(&snapshot().args(["--once", "--compression-level=99"]).run(), 2, &["99"]);
     assert_failed(&Etcdbr::new(["snapshot", "--once", "--storage-provider=FTP"]).run(), 2, &["FTP"]);

@@ -1,15 +1,20 @@
 //! `etcdbr snapshot`: back up a running etcd into the archive.
 
+use std::time::Duration;
+
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use etcdbr_engine::archive::WriteLimits;
 use etcdbr_engine::backup::{FullRequest, FullSummary, take_full};
+use etcdbr_engine::capture::{CaptureOptions, CutLimits};
+use etcdbr_engine::daemon::{SidecarRequest, run_sidecar};
+use etcdbr_engine::etcd::WatchLimits;
 use etcdbr_engine::pipeline::CompressionLevel;
 use etcdbr_engine::run::RunContext;
 use etcdbr_engine::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
-use crate::args::{EtcdArgs, KeyArgs, OutputFormat, StoreArgs, parse_bytes, parse_label, parse_level};
+use crate::args::{EtcdArgs, KeyArgs, OutputFormat, StoreArgs, parse_bytes, parse_duration, parse_label, parse_level};
 use crate::output::{self, human_bytes};
 
 /// S3 takes no smaller parts.
@@ -17,15 +22,34 @@ const MIN_PART_BYTES: u64 = 5 << 20;
 /// Larger parts would break the memory bound.
 const MAX_PART_BYTES: u64 = 512 << 20;
 
+/// More objects than ten a second help nobody.
+const MIN_DELTA_PERIOD: Duration = Duration::from_millis(100);
+/// A delta is sealed and stored in one piece.
+const MAX_DELTA_BYTES: u64 = 256 << 20;
+/// Less would not hold a few deltas.
+const MIN_WAITING_BYTES: u64 = 1 << 20;
+
 /// Flags of `etcdbr snapshot`.
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotArgs {
-    /// Take one full backup and exit
+    /// Take one full backup and exit; without it, run beside etcd and capture everything that happens
     #[arg(long, env = "ETCDBR_ONCE", value_parser = BoolishValueParser::new())]
     once: bool,
     /// Text to store with the backup and show in `list --details`; may be given several times
     #[arg(long = "label", env = "ETCDBR_LABEL", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
     labels: Vec<(String, String)>,
+    /// How long a change waits at most before it is on its way into the store: 100ms or more
+    #[arg(long, env = "ETCDBR_DELTA_SNAPSHOT_PERIOD", value_name = "DURATION", default_value = "5s", value_parser = parse_duration, help_heading = "Deltas")]
+    delta_snapshot_period: Duration,
+    /// Size of the changes that are on their way at once, whatever the period
+    #[arg(long, env = "ETCDBR_DELTA_SNAPSHOT_MEMORY_LIMIT", value_name = "SIZE", default_value = "10MiB", value_parser = parse_bytes, help_heading = "Deltas")]
+    delta_snapshot_memory_limit: u64,
+    /// What may wait, compressed and sealed, for a store that is slow or down; then capture pauses
+    #[arg(long, env = "ETCDBR_MEMORY_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = parse_bytes, help_heading = "Deltas")]
+    memory_limit: u64,
+    /// How long a shutdown may take to store what was captured
+    #[arg(long, env = "ETCDBR_SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = parse_duration, help_heading = "Deltas")]
+    shutdown_timeout: Duration,
     #[command(flatten)]
     etcd: EtcdArgs,
     #[command(flatten)]
@@ -48,15 +72,11 @@ pub(crate) struct SnapshotArgs {
     keys: KeyArgs,
 }
 
-/// Takes one full.
+/// Takes one full, or runs until it is stopped.
 ///
 /// # Errors
 /// Those of the engine; `Invalid` for flags that cannot be right.
 pub(crate) async fn run(args: SnapshotArgs, format: OutputFormat, context: &RunContext) -> Result<()> {
-    if !args.once {
-        return Err(Error::new(ErrorKind::Invalid, "this etcdbr takes single backups only: --once is missing")
-            .hint("run `etcdbr snapshot --once`, from cron for a schedule"));
-    }
     if !(MIN_PART_BYTES..=MAX_PART_BYTES).contains(&args.min_chunk_size) {
         return Err(Error::new(
             ErrorKind::Invalid,
@@ -71,6 +91,7 @@ pub(crate) async fn run(args: SnapshotArgs, format: OutputFormat, context: &RunC
         level: args.compression_level,
         ..WriteLimits::default()
     };
+    let capture = if args.once { None } else { Some(capture_options(&args)?) };
     let archive = args.store.archive(args.keys.keyring(context)?).await?;
     let request = FullRequest {
         etcd: args.etcd.options()?,
@@ -78,9 +99,37 @@ pub(crate) async fn run(args: SnapshotArgs, format: OutputFormat, context: &RunC
         labels: args.labels.into_iter().collect(),
         tool_version: env!("ETCDBR_VERSION").to_owned(),
     };
+    if let Some(capture) = capture {
+        let (memory_limit, shutdown_timeout) = (args.memory_limit, args.shutdown_timeout);
+        let sidecar = SidecarRequest { full: request, capture, memory_limit, shutdown_timeout };
+        return run_sidecar(&archive, &sidecar, context).await;
+    }
     let summary = take_full(&archive, &request, context).await?;
     output::result(format, &text(&summary), &document(&summary));
     Ok(())
+}
+
+/// How deltas are captured.
+fn capture_options(args: &SnapshotArgs) -> Result<CaptureOptions> {
+    let out_of_bounds = |what: String, hint: &str| Err(Error::new(ErrorKind::Invalid, what).hint(hint));
+    if args.delta_snapshot_period < MIN_DELTA_PERIOD {
+        let what = format!("--delta-snapshot-period {:?} is too short", args.delta_snapshot_period);
+        return out_of_bounds(what, "it must be 100ms or more; `snapshot --once` from cron takes fulls alone");
+    }
+    if !(1 << 20..=MAX_DELTA_BYTES).contains(&args.delta_snapshot_memory_limit) {
+        let what = format!("--delta-snapshot-memory-limit {} is out of bounds", args.delta_snapshot_memory_limit);
+        return out_of_bounds(what, "it must be 1MiB to 256MiB");
+    }
+    if args.memory_limit < MIN_WAITING_BYTES {
+        let what = format!("--memory-limit {} is too small", args.memory_limit);
+        return out_of_bounds(what, "it must be 1MiB or more");
+    }
+    Ok(CaptureOptions {
+        cut: CutLimits { period: args.delta_snapshot_period, bytes: args.delta_snapshot_memory_limit as usize },
+        watch: WatchLimits::default(),
+        level: args.compression_level,
+        tool_version: env!("ETCDBR_VERSION").to_owned(),
+    })
 }
 
 fn text(summary: &FullSummary) -> String {

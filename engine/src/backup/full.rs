@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 
 use crate::archive::{Archive, BackupWriter, WriteLimits};
 use crate::clock::UnixMillis;
-use crate::error::{Error, Result};
-use crate::etcd::{EtcdOptions, Identity, Member, MemberStatus, Proof, SeamCapture, SnapshotStream};
+use crate::error::{Error, ErrorKind, Result};
+use crate::etcd::{EtcdOptions, Identity, Member, MemberStatus, Proof, SeamCapture, SnapshotStream, Standing};
 use crate::format::{
     BackupName, CaptureFacts, FooterFacts, HistoryDigest, KeyId, LineageId, NameKind, ObjectNonce, Seam, SeamProof,
-    Source,
+    Source, TimeMark,
 };
 use crate::monitor::{Event, Phase};
 use crate::run::RunContext;
@@ -51,12 +51,17 @@ pub struct FullSummary {
     pub labels: BTreeMap<String, String>,
 }
 
-/// What is settled before the stream begins.
-struct Prepared {
+/// A full whose lineage and seam are settled, and whose stream has not begun.
+#[derive(Debug)]
+pub struct BegunFull {
     name: BackupName,
+    started: UnixMillis,
+    member: Member,
+    standing: Standing,
     source: Source,
     seam: Seam,
-    stream: SnapshotStream,
+    time_mark: TimeMark,
+    auth_state: Vec<u8>,
 }
 
 /// Takes one full in a lineage of its own.
@@ -65,15 +70,42 @@ struct Prepared {
 /// Those of etcd and of the store; `Refused` for an unencrypted backup into an archive that has encrypted ones;
 /// `Interrupted`. No object exists then, and no upload is left.
 pub async fn take_full(archive: &Archive, request: &FullRequest, context: &RunContext) -> Result<FullSummary> {
-    let started = context.clock.now();
-    let Prepared { name, source, seam, mut stream } =
-        context.unless_stopped(prepare(archive, request, started, context)).await?;
+    let begun = async {
+        check_policy(archive, context).await?;
+        let member = Member::pin(&request.etcd, &*context.monitor).await?;
+        begin_full(&member, context).await
+    };
+    run_full(context.unless_stopped(begun).await?, archive, request, context).await
+}
+
+/// Streams the image of a full into the archive.
+///
+/// # Errors
+/// As [`take_full`].
+pub async fn run_full(
+    begun: BegunFull,
+    archive: &Archive,
+    request: &FullRequest,
+    context: &RunContext,
+) -> Result<FullSummary> {
+    let started = begun.started;
+    let mut stream = context.unless_stopped(begun.member.snapshot()).await?;
+    let BegunFull { name, source, seam, time_mark, auth_state, .. } = begun;
+    context.note(format!(
+        "streaming {} (member {}, etcd {}) at revision {} into {}",
+        source.endpoint,
+        source.member,
+        source.etcd_version,
+        seam.revision,
+        archive.describe()
+    ));
     let total_bytes = source.db_bytes.max(stream.expected_bytes());
     context.monitor.tell(Event::Begin { phase: Phase::Backup, total_bytes });
     let mut writer = archive.writer(name, request.limits)?;
     let sealed = async {
         let plain_sha256 = transfer(&mut stream, &mut writer, context).await?;
-        let facts = facts(request, plain_sha256, seam, source, name.lineage, (started, context.clock.now()));
+        let capture = CaptureFacts { time_marks: vec![time_mark], auth_state, ..CaptureFacts::default() };
+        let facts = facts(request, plain_sha256, seam, source, capture, name.lineage, (started, context.clock.now()));
         writer.seal_all(&facts).await?;
         Ok(facts)
     };
@@ -104,6 +136,7 @@ fn facts(
     plain_sha256: [u8; 32],
     seam: Seam,
     source: Source,
+    capture: CaptureFacts,
     lineage: LineageId,
     (started, finished): (UnixMillis, UnixMillis),
 ) -> FooterFacts {
@@ -115,7 +148,7 @@ fn facts(
         hash_kv: Vec::new(),
         source,
         history: (history, history),
-        capture: CaptureFacts::default(),
+        capture,
         labels: request.labels.clone(),
         tool_version: request.tool_version.clone(),
         started,
@@ -123,39 +156,72 @@ fn facts(
     }
 }
 
-async fn prepare(
-    archive: &Archive,
-    request: &FullRequest,
-    started: UnixMillis,
-    context: &RunContext,
-) -> Result<Prepared> {
+/// Refuses an unencrypted backup into an archive that has encrypted ones; says where a backup is not encrypted.
+///
+/// # Errors
+/// `Refused`; those of the store.
+pub async fn check_policy(archive: &Archive, context: &RunContext) -> Result<()> {
     if archive.keyring().is_empty() {
         archive.check_encryption_policy(&archive.catalogue().await?).await?;
         context.note("no encryption key was given: this backup is not encrypted (`etcdbr keygen` makes a key)");
     }
-    let member = Member::pin(&request.etcd, &*context.monitor).await?;
+    Ok(())
+}
+
+/// Settles the lineage and the seam of a full that opens a lineage: what follows the seam may be captured from now on.
+///
+/// # Errors
+/// Those of etcd.
+pub async fn begin_full(member: &Member, context: &RunContext) -> Result<BegunFull> {
+    let started = context.clock.now();
     let revision = member.linearizable_revision().await?;
+    let time_mark = TimeMark { time: context.clock.now(), revision };
     let status = member.status().await?;
+    // Before the image: what changes in between is in it, and is noticed as a change.
+    // Who may not ask goes without.
+    let auth_state = member.auth_mark().await.map(|mark| mark.encode()).unwrap_or_default();
     let capture = member.seam(revision).await?;
     if let Proof::Unproven(reason) = &capture.proof {
         context.note(format!("revision {revision} has no records to prove continuity with ({reason})"));
     }
-    let stream = member.snapshot().await?;
     let name = BackupName {
         lineage: LineageId::new(started, status.cluster)?,
         kind: NameKind::Full { seam: revision },
         created: started,
         nonce: ObjectNonce::random()?,
     };
+    let standing =
+        Standing { cluster: status.cluster, revision, raft_term: status.raft_term, raft_index: status.raft_index };
     let source = source(member.identity(), &status);
-    context.note(format!(
-        "streaming {} (member {}, etcd {}) at revision {revision} into {}",
-        source.endpoint,
-        source.member,
-        source.etcd_version,
-        archive.describe()
-    ));
-    Ok(Prepared { name, source, seam: seam(capture), stream })
+    let (member, seam) = (member.clone(), seam(capture));
+    Ok(BegunFull { name, started, member, standing, source, seam, time_mark, auth_state })
+}
+
+impl BegunFull {
+    /// The name that it will have.
+    pub fn name(&self) -> &BackupName {
+        &self.name
+    }
+
+    /// Where capture meets it.
+    pub fn seam(&self) -> &Seam {
+        &self.seam
+    }
+
+    /// Where the cluster stood.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// When the source stood at the seam.
+    pub fn time_mark(&self) -> TimeMark {
+        self.time_mark
+    }
+
+    /// The member that gives it.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
 }
 
 /// Moves the image; returns its SHA-256, which etcd's own has been compared with.
@@ -170,10 +236,11 @@ async fn transfer(stream: &mut SnapshotStream, writer: &mut BackupWriter, contex
             context.monitor.tell(Event::Progress { plain_bytes: reported, stored_bytes: writer.stored_bytes() });
         }
     }
-    stream.sha256().ok_or_else(|| Error::new(crate::ErrorKind::Internal, "the snapshot stream ended without a verdict"))
+    stream.sha256().ok_or_else(|| Error::new(ErrorKind::Internal, "the snapshot stream ended without a verdict"))
 }
 
-fn source(identity: &Identity, status: &MemberStatus) -> Source {
+/// How objects name the member that gave them.
+pub(crate) fn source(identity: &Identity, status: &MemberStatus) -> Source {
     Source {
         cluster: status.cluster,
         member: status.member,

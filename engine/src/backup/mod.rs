@@ -2,4 +2,5 @@
 
 mod full;
 
-pub use full::{FullRequest, FullSummary, take_full};
+pub(crate) use full::source;
+pub use full::{BegunFull, FullRequest, FullSummary, begin_full, check_policy, run_full, take_full};

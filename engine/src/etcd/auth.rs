@@ -28,6 +28,16 @@ enum Known {
     Digest([u8; 32]),
 }
 
+impl AuthMark {
+    /// Bytes that are equal where the marks are.
+    pub fn encode(&self) -> Vec<u8> {
+        match &self.0 {
+            Known::Status { enabled, revision } => [&[u8::from(*enabled)][..], &revision.to_be_bytes()].concat(),
+            Known::Digest(digest) => digest.to_vec(),
+        }
+    }
+}
+
 impl Member {
     /// Where users, roles and permissions stand. One raft entry; of an etcd 3.4, which does not count them, two and
     /// one for each user and each role.

@@ -2,6 +2,8 @@
 //!
 //! Its other questions are methods in the files of their answers: `watch.rs`, `probe.rs`, `lease.rs` and others.
 
+use std::fmt;
+
 use std::sync::Arc;
 
 use etcdbr_proto::etcdserverpb::cluster_client::ClusterClient;
@@ -41,6 +43,12 @@ pub struct Identity {
 pub struct Member {
     session: Arc<Session>,
     identity: Identity,
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Member({})", self.identity().endpoint)
+    }
 }
 
 impl Member {

@@ -173,6 +173,12 @@ pub struct WatchStream {
     next: Revision,
 }
 
+impl fmt::Debug for WatchStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WatchStream({}, next {})", self.member.identity().endpoint, self.next)
+    }
+}
+
 impl WatchStream {
     /// The next revisions, as many as are there, each whole. Waits for as long as nothing happens in etcd. A call
     /// that is dropped while it waits loses nothing.

@@ -1,0 +1,110 @@
+//! The leases of the source: a watch gives their ids, and somebody must ask for the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+
+use crate::error::Result;
+use crate::etcd::Member;
+use crate::format::{LeaseGrant, LeaseList, LeaseTtl};
+
+/// Questions under way at once: a follower passes each one on to the leader, which has other work.
+const ASKED_AT_ONCE: usize = 8;
+/// Given to a lease that was gone before it could be asked about, seconds.
+const ASSUMED_TTL_S: i64 = 3600;
+
+type Answer = (i64, Result<Option<i64>>);
+
+/// What is known of leases. Memory: about 100 bytes for each that is alive, or was when they were last listed.
+#[derive(Default)]
+pub(super) struct LeaseBook {
+    granted: BTreeMap<i64, LeaseGrant>,
+    /// Seen, and not yet asked about.
+    unasked: BTreeSet<i64>,
+    asking: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// Asked in vain; asked again after the next list.
+    unanswered: BTreeSet<i64>,
+    /// Learned since the last delta.
+    new: Vec<LeaseGrant>,
+    /// All ids, where a list has come since the last delta.
+    listed: Option<BTreeSet<i64>>,
+}
+
+impl LeaseBook {
+    /// Puts name these leases.
+    pub(super) fn see(&mut self, ids: &[i64]) {
+        for id in ids {
+            if !self.granted.contains_key(id) && !self.unanswered.contains(id) {
+                self.unasked.insert(*id);
+            }
+            if let Some(listed) = &mut self.listed {
+                listed.insert(*id);
+            }
+        }
+    }
+
+    /// The source has exactly these leases.
+    pub(super) fn list(&mut self, ids: Vec<i64>) {
+        self.unasked.append(&mut self.unanswered);
+        let ids: BTreeSet<i64> = ids.into_iter().collect();
+        let known = self.granted.len();
+        self.granted.retain(|id, _| ids.contains(id));
+        let unknown: Vec<i64> = ids.iter().filter(|id| !self.granted.contains_key(id)).copied().collect();
+        // A list that says nothing new is not worth storing.
+        if self.granted.len() < known || !unknown.is_empty() {
+            self.unasked.extend(unknown);
+            self.listed = Some(ids);
+        }
+    }
+
+    /// Asks about what is not known, and takes one answer. Waits for ever where there is nothing to ask. A call that is
+    /// dropped loses nothing.
+    ///
+    /// # Errors
+    /// Those of the member. The lease is asked about again after the next list.
+    pub(super) async fn answer(&mut self, member: &Member) -> Result<()> {
+        while self.asking.len() < ASKED_AT_ONCE
+            && let Some(id) = self.unasked.pop_first()
+        {
+            let member = member.clone();
+            self.asking.push(Box::pin(async move { (id, member.lease_ttl_s(id).await) }));
+        }
+        let Some((id, answer)) = self.asking.next().await else { return std::future::pending().await };
+        match answer {
+            Ok(ttl_s) => {
+                let known = if ttl_s.is_some() { LeaseTtl::Granted } else { LeaseTtl::Assumed };
+                let grant = LeaseGrant { id, ttl_s: ttl_s.unwrap_or(ASSUMED_TTL_S), known };
+                self.granted.insert(id, grant);
+                self.new.push(grant);
+                Ok(())
+            }
+            Err(error) => {
+                self.unanswered.insert(id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether an answer is awaited.
+    pub(super) fn is_asking(&self) -> bool {
+        !(self.unasked.is_empty() && self.asking.is_empty())
+    }
+
+    /// What the next delta tells of leases. A list is told once everything in it is known.
+    pub(super) fn take(&mut self) -> (Vec<LeaseGrant>, LeaseList) {
+        let mut new = std::mem::take(&mut self.new);
+        let all_known = self.listed.as_ref().is_some_and(|ids| ids.iter().all(|id| self.granted.contains_key(id)));
+        if all_known && let Some(ids) = self.listed.take() {
+            return (ids.iter().filter_map(|id| self.granted.get(id)).copied().collect(), LeaseList::Complete);
+        }
+        new.sort_unstable();
+        (new, LeaseList::New)
+    }
+
+    /// Whether there is something to tell.
+    pub(super) fn has_news(&self) -> bool {
+        !self.new.is_empty() || (self.listed.is_some() && !self.is_asking())
+    }
+}

@@ -1,0 +1,85 @@
+//! The life of a sidecar: sessions with one member each, and what leads from one to the next.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::request::SidecarRequest;
+use super::session::{Ended, Session};
+use crate::archive::Archive;
+use crate::backup::check_policy;
+use crate::capture::{Line, Outbox};
+use crate::error::{Error, ErrorKind, Result};
+use crate::run::RunContext;
+
+/// Between two attempts to reach etcd or the store, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// How often the outbox is looked at while the store is behind.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Runs until the operator stops it.
+///
+/// # Errors
+/// What is wrong from the start: flags, keys, permissions, an archive that is encrypted while no key was given. Later
+/// on everything is tried again; at the end `Unavailable` where what was captured could not be made durable.
+pub async fn run_sidecar(archive: &Archive, request: &SidecarRequest, context: &RunContext) -> Result<()> {
+    context.unless_stopped(check_policy(archive, context)).await?;
+    let outbox = Outbox::open(archive.clone(), request.memory_limit, context);
+    let mut line = None;
+    let ran = run_sessions(archive, request, &outbox, &mut line, context).await;
+    if let Some(opening) = line.and_then(|line: Line| line.opening) {
+        opening.call_off().await;
+    }
+    let drained = outbox.drain(request.shutdown_timeout).await;
+    ran.and(drained)
+}
+
+async fn run_sessions(
+    archive: &Archive,
+    request: &SidecarRequest,
+    outbox: &Outbox,
+    line: &mut Option<Line>,
+    context: &RunContext,
+) -> Result<()> {
+    let (mut pause, longest) = PAUSES;
+    let mut worked = false;
+    let mut ended = BTreeSet::new();
+    while !context.stop.is_cancelled() {
+        let mut session = Session { archive, request, outbox, context, ended: &mut ended, captured: false };
+        let ran = session.run(line).await;
+        let captured = session.captured;
+        match ran {
+            Ok(Ended::Stopped) => return Ok(()),
+            Ok(Ended::Reconnect(why)) => context.note(format!("capture pauses: {why}")),
+            Ok(Ended::StoreBehind) => {
+                context.warn(format!(
+                    "capture pauses: {} bytes wait for the store; it goes on when half of them are stored",
+                    outbox.waiting_bytes()
+                ));
+                wait_for_room(outbox, context).await;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(error) if !worked && !captured && is_hopeless(&error) => return Err(error),
+            Err(error) => context.warn(format!("capture pauses: {error}")),
+        }
+        worked |= captured;
+        if captured {
+            pause = PAUSES.0;
+        }
+        tokio::select! {
+            () = context.stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(pause) => pause = longest.min(pause * 2),
+        }
+    }
+    Ok(())
+}
+
+async fn wait_for_room(outbox: &Outbox, context: &RunContext) {
+    while !outbox.has_room() && !context.stop.is_cancelled() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether trying again cannot help before somebody has done something.
+fn is_hopeless(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Refused | ErrorKind::Key | ErrorKind::Denied)
+}

@@ -1,0 +1,8 @@
+//! The sidecar: a full where one is needed, and then everything that happens, for as long as it runs.
+
+mod cycle;
+mod request;
+mod session;
+
+pub use cycle::run_sidecar;
+pub use request::SidecarRequest;

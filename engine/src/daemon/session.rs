@@ -1,0 +1,181 @@
+//! One member, one watch: which lineage is gone on with, and when a new one is opened.
+
+use std::collections::BTreeSet;
+
+use tokio_util::sync::CancellationToken;
+
+use super::request::SidecarRequest;
+use crate::archive::Archive;
+use crate::backup::{begin_full, run_full, source};
+use crate::capture::{Capture, End, Line, Outbox, Resumed, Resumption, Trail, newest_line, resume};
+use crate::error::Result;
+use crate::etcd::{Member, WatchEnd};
+use crate::format::{LineageId, Source};
+use crate::run::RunContext;
+
+/// Why a session is over.
+pub(super) enum Ended {
+    /// The operator stopped it.
+    Stopped,
+    /// Another session may go on, for this reason.
+    Reconnect(String),
+    /// Another session may go on once the store has taken something.
+    StoreBehind,
+}
+
+/// What a session works with.
+pub(super) struct Session<'a> {
+    pub(super) archive: &'a Archive,
+    pub(super) request: &'a SidecarRequest,
+    pub(super) outbox: &'a Outbox,
+    pub(super) context: &'a RunContext,
+    /// Lineages that cannot be gone on with, for as long as this process remembers.
+    pub(super) ended: &'a mut BTreeSet<LineageId>,
+    /// Whether it has got as far as capturing.
+    pub(super) captured: bool,
+}
+
+impl Session<'_> {
+    /// Goes on with `line`, or with what the archive holds, or opens a new lineage; then captures until something ends
+    /// it. `line` is where the next session goes on; none where it must open a lineage.
+    ///
+    /// # Errors
+    /// Those of etcd and of the store.
+    pub(super) async fn run(&mut self, line: &mut Option<Line>) -> Result<Ended> {
+        let context = self.context;
+        let begun = async {
+            let member = Member::pin(&self.request.full.etcd, &*context.monitor).await?;
+            let source = source(member.identity(), &member.status().await?);
+            let known = match line.take() {
+                Some(known) => Some(known),
+                None => self.line_of_archive(&member, None).await?,
+            };
+            Ok((member, source, known))
+        };
+        let (member, source, known) = context.unless_stopped(begun).await?;
+        let resumed = match known {
+            // Put back at once: an error on the way must not cost the lineage.
+            Some(known) => self.resume(&member, line.insert(known)).await?,
+            None => None,
+        };
+        let resumed = match resumed {
+            Some(resumed) => resumed,
+            None => {
+                self.ended.extend(line.take().map(|line| line.trail.lineage));
+                let (opened, resumed) = self.open_lineage(&member).await?;
+                *line = Some(opened);
+                resumed
+            }
+        };
+        let Some(line_now) = line else { return Ok(Ended::Reconnect("there is no lineage".to_owned())) };
+        self.captured = true;
+        let (ended, keep) = self.follow(member, source, resumed, line_now).await?;
+        if !keep {
+            self.ended.extend(line.take().map(|line| line.trail.lineage));
+        }
+        Ok(ended)
+    }
+
+    async fn line_of_archive(&self, member: &Member, before: Option<LineageId>) -> Result<Option<Line>> {
+        let catalogue = self.archive.catalogue().await?;
+        let wanted = |id: &LineageId| before.is_none_or(|before| *id < before) && !self.ended.contains(id);
+        let found = newest_line(self.archive, &catalogue, member.identity().cluster, wanted).await?;
+        let Some(found) = found else { return Ok(None) };
+        let auth = member.auth_mark().await.map(|mark| mark.encode()).unwrap_or_default();
+        if !found.auth_state.is_empty() && !auth.is_empty() && found.auth_state != auth {
+            self.context
+                .note(format!("lineage {} ends: users, roles or permissions have changed", found.line.trail.lineage));
+            return Ok(None);
+        }
+        Ok(Some(found.line))
+    }
+
+    /// A watch that goes on with `line`; `None` where that cannot be proven, which is told.
+    async fn resume(&self, member: &Member, line: &mut Line) -> Result<Option<Resumed>> {
+        let resuming = resume(member, &mut line.trail, self.request.capture.watch);
+        match self.context.unless_stopped(resuming).await? {
+            Resumption::Proven(resumed) => {
+                let Trail { lineage, .. } = &line.trail;
+                let position = line.trail.position().revision;
+                self.context.note(format!("going on with lineage {lineage} behind revision {position}"));
+                Ok(Some(*resumed))
+            }
+            Resumption::Unproven(why) => {
+                self.context.warn(format!(
+                    "lineage {} ends ({}): {why}; a new full opens another one",
+                    line.trail.lineage,
+                    why.reason()
+                ));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Opens a lineage: the watch first, then the full.
+    async fn open_lineage(&self, member: &Member) -> Result<(Line, Resumed)> {
+        let begun = self.context.unless_stopped(begin_full(member, self.context)).await?;
+        let start = begun.seam().revision.next();
+        let watching = async { member.watch(start, self.request.capture.watch).await.map_err(WatchEnd::into_error) };
+        let watch = self.context.unless_stopped(watching).await?;
+        let lineage = begun.name().lineage;
+        let trail = Trail::at_seam(lineage, begun.seam().clone(), begun.standing());
+        let marked = begun.time_mark().time;
+        let stop = CancellationToken::new();
+        let full = {
+            let (archive, request) = (self.archive.clone(), self.request.full.clone());
+            let context = RunContext { stop: stop.clone(), ..self.context.clone() };
+            tokio::spawn(async move { run_full(begun, &archive, &request, &context).await.map(drop) })
+        };
+        Ok((Line::opened_by(trail, marked, full, stop), Resumed { watch, ahead: None }))
+    }
+
+    /// Captures until the watch, the lineage or the store's patience ends; whether the line may be gone on with.
+    async fn follow(
+        &mut self,
+        member: Member,
+        source: Source,
+        resumed: Resumed,
+        line: &mut Line,
+    ) -> Result<(Ended, bool)> {
+        let options = &self.request.capture;
+        let channels = (self.archive, self.outbox);
+        let mut capture = Capture::begin(channels, options, self.context, (member.clone(), source.clone()), resumed);
+        loop {
+            let reconnect = |why: String, keep: bool| Ok((Ended::Reconnect(why), keep));
+            match capture.follow(line).await? {
+                End::Opened => {
+                    self.context.note(format!("lineage {} is open", line.trail.lineage));
+                    if let Some((older, resumed)) = self.older_line(&member, line.trail.lineage).await? {
+                        *line = older;
+                        capture =
+                            Capture::begin(channels, options, self.context, (member.clone(), source.clone()), resumed);
+                    }
+                }
+                End::Stopped => return Ok((Ended::Stopped, true)),
+                End::StoreBehind => return Ok((Ended::StoreBehind, true)),
+                End::Silent(revision) => {
+                    return reconnect(format!("the watch is silent about revision {revision}"), true);
+                }
+                End::AuthChanged => {
+                    return reconnect(
+                        "users, roles or permissions have changed: a new full is needed".to_owned(),
+                        false,
+                    );
+                }
+                End::Watch(end) => {
+                    let lost =
+                        matches!(end, WatchEnd::Compacted { .. } | WatchEnd::Gap { .. } | WatchEnd::TooLarge { .. });
+                    return reconnect(end.to_string(), !lost);
+                }
+            }
+        }
+    }
+
+    /// The newest lineage of this cluster that is older than `own`, where it can be gone on with: another sidecar has
+    /// opened it, and is writing it.
+    async fn older_line(&self, member: &Member, own: LineageId) -> Result<Option<(Line, Resumed)>> {
+        let Some(mut older) = self.line_of_archive(member, Some(own)).await? else { return Ok(None) };
+        let resumed = self.resume(member, &mut older).await?;
+        Ok(resumed.map(|resumed| (older, resumed)))
+    }
+}
