@@ -103,8 +103,13 @@ impl Error {
 
     /// A failed file operation on `path`; a full disk says so in its hint.
     pub fn file(action: &str, path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::local(format!("cannot {action} {}", path.display()), source)
+    }
+
+    /// What the file system refused; a full disk says so in its hint.
+    pub fn local(message: impl Into<String>, source: std::io::Error) -> Self {
         let full = source.kind() == std::io::ErrorKind::StorageFull;
-        let error = Self::new(ErrorKind::Local, format!("cannot {action} {}", path.display())).caused_by(source);
+        let error = Self::new(ErrorKind::Local, message).caused_by(source);
         if full { error.hint("free some space or choose another file system") } else { error }
     }
 

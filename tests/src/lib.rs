@@ -16,5 +16,6 @@ pub mod ports;
 pub mod process;
 pub mod s3;
 pub mod scenario;
+pub mod tiny;
 pub mod tls;
 pub mod tools;

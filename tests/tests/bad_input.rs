@@ -6,13 +6,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use etcd_client::{Client, Permission};
-use etcdbr_engine::archive::{Archive, Keyring, KeyringSource, WriteLimits};
-use etcdbr_engine::clock::UnixMillis;
-use etcdbr_engine::format::{
-    ArchivePrefix, BackupName, CaptureFacts, FooterFacts, HistoryDigest, LineageId, NameKind, ObjectNonce, Seam,
-    SeamProof, Source,
-};
-use etcdbr_engine::revision::{ClusterId, MemberId, Revision};
+use etcdbr_engine::archive::{Keyring, KeyringSource, WriteLimits};
+use etcdbr_engine::revision::Revision;
 use etcdbr_engine::store::LocalStore;
 use etcdbr_tests::etcd::{Etcd, EtcdVersion, Seat};
 use etcdbr_tests::etcdbr::{Etcdbr, Outcome};
@@ -20,7 +15,7 @@ use etcdbr_tests::fake_etcd::{FakeEtcd, Script, SnapshotFault};
 use etcdbr_tests::load::Noise;
 use etcdbr_tests::s3::{Act, Mode, Operation, S3Server};
 use etcdbr_tests::scenario::{BUCKET, Site, assert_failed, write_history};
-use sha2::{Digest, Sha256};
+use etcdbr_tests::tiny;
 
 /// A small backup in a local archive; its name.
 async fn site_with_backup() -> (Site, Etcd, String) {
@@ -176,42 +171,8 @@ async fn an_image_without_the_sha256_of_its_footer() {
 /// Writes `image`, whatever it is, as a genuine backup with its seam at revision 99 and the SHA-256 of `promised`.
 async fn plant(site: &Site, image: &[u8], promised: &[u8]) -> String {
     let (keyring, _) = Keyring::load(&KeyringSource::File(site.path("key"))).unwrap();
-    let store = Arc::new(LocalStore::new(site.path("archive")).unwrap());
-    let archive = Archive::new(store, ArchivePrefix::new("prod").unwrap(), keyring);
-    let name = BackupName {
-        lineage: LineageId::new(UnixMillis(1_763_724_000_000), ClusterId(1)).unwrap(),
-        kind: NameKind::Full { seam: Revision(99) },
-        created: UnixMillis(1_763_724_000_000),
-        nonce: ObjectNonce::random().unwrap(),
-    };
-    let history = HistoryDigest::at_seam(&name.lineage, Revision(99));
-    let facts = FooterFacts {
-        plain_sha256: Sha256::digest(promised).into(),
-        revisions: (Revision(99), Revision(99)),
-        seam: Some(Seam { revision: Revision(99), records: Vec::new(), proof: SeamProof::Unproven }),
-        hash_kv: Vec::new(),
-        source: Source {
-            cluster: ClusterId(1),
-            member: MemberId(1),
-            member_name: String::new(),
-            endpoint: String::new(),
-            etcd_version: String::new(),
-            raft_term: 1,
-            raft_index: 1,
-            db_bytes: 0,
-            db_bytes_in_use: 0,
-        },
-        history: (history, history),
-        capture: CaptureFacts::default(),
-        labels: Default::default(),
-        tool_version: String::new(),
-        started: name.created,
-        finished: name.created,
-    };
-    let mut writer = archive.writer(name, WriteLimits::default()).unwrap();
-    writer.push(image).await.unwrap();
-    writer.finish(&facts).await.unwrap();
-    name.to_string()
+    let archive = tiny::archive(Arc::new(LocalStore::new(site.path("archive")).unwrap()), keyring);
+    tiny::write_full(&archive, WriteLimits::default(), Revision(99), (image, promised)).await.unwrap().to_string()
 }
 
 #[tokio::test]

@@ -20,5 +20,6 @@ mod http_source;
 mod memory;
 mod plain_restore;
 mod store;
+mod store_faults;
 mod tidy;
 mod trees;

@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use etcdbr_engine::Result;
 use etcdbr_engine::archive::{ReadLimits, Selection};
-use etcdbr_engine::datadir::{AuthState, Member, MembershipRequest};
+use etcdbr_engine::datadir::{AuthState, Member, MembershipRequest, StageOptions};
 use etcdbr_engine::format::{BackupName, LineageId};
 use etcdbr_engine::replay::Thoroughness;
 use etcdbr_engine::restore::{
@@ -97,6 +97,7 @@ pub(crate) async fn run(args: RestoreArgs, format: OutputFormat, context: &RunCo
         data_dir: args.data_dir,
         limits,
         thoroughness: if args.skip_proof { Thoroughness::Skip } else { Thoroughness::Full },
+        staging: StageOptions::default(),
         purpose: if args.dry_run { Purpose::DryRun } else { Purpose::Restore },
     };
     let (plan, source_flags) = match args.plain.source(args.store.tls(), limits, context)? {

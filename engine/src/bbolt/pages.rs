@@ -113,5 +113,5 @@ impl<W: Write> PageWriter<W> {
 }
 
 fn unwritable(error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Local, "cannot write pages of the database").caused_by(error)
+    Error::local("cannot write pages of the database", error)
 }

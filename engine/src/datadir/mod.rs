@@ -6,6 +6,7 @@
 //!
 //! This room uses `std::fs` and nothing else of the world: no network, no stores, no async.
 
+mod disk;
 mod durability;
 mod hash;
 mod image;

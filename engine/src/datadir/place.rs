@@ -17,8 +17,10 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 
-use super::durability::{Durability, sync_dir};
+use super::disk::{attempt, operation};
+use super::durability::{Durability, sync_path};
 use super::space::check_space;
+use crate::clock::random_bytes;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What stands between the hidden name of a stage and its id.
@@ -27,6 +29,8 @@ const STAGE_MARK: &str = "etcdbr-";
 const LOST_AND_FOUND: &str = "lost+found";
 /// What makes a directory an etcd data directory.
 const MEMBER: &str = "member";
+/// The one act that puts a data directory in its place.
+const RENAME: &str = "rename the stage to";
 
 /// Where the stage is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +60,9 @@ impl Place {
     /// # Errors
     /// `Refused` where the data dir is not empty or another restore is under way; `Invalid` for a path that names no
     /// directory; `Local` where there is not enough space or the file system refuses.
-    pub(super) fn claim(data_dir: &Path, id: &str, needed_bytes: u64) -> Result<Self> {
+    pub(super) fn claim(data_dir: &Path, needed_bytes: u64) -> Result<Self> {
         let data_dir = normal(data_dir)?;
-        let (side, parent, prefix) = match fs::metadata(&data_dir) {
+        let (side, parent, prefix) = match operation("look at", &data_dir, || fs::metadata(&data_dir)) {
             Ok(found) if found.is_dir() => (Side::Inside, data_dir.clone(), OsString::from(".")),
             Ok(_) => return Err(Error::new(ErrorKind::Invalid, format!("{} is not a directory", data_dir.display()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -72,7 +76,7 @@ impl Place {
         }
         let mut name = prefix.clone();
         name.push(STAGE_MARK);
-        name.push(id);
+        name.push(format!("{:016x}", u64::from_be_bytes(random_bytes()?)));
         let stage = parent.join(name);
         let mut place = Self { data_dir, stage, side, created: Vec::new(), lock: None, installed: false };
         place.create_parents(&parent)?;
@@ -100,17 +104,17 @@ impl Place {
     pub(super) fn install(mut self, durability: Durability) -> Result<PathBuf> {
         match self.side {
             Side::Beside => {
-                sync_dir(&self.stage, durability)?;
+                sync_path(&self.stage, durability)?;
                 rename_into_nothing(&self.stage, &self.data_dir)?;
                 self.installed = true;
             }
             Side::Inside => {
                 refuse_content(&self.data_dir)?;
-                give_to_owner(&self.member_dir(), &self.data_dir)?;
+                give_to_owner(&self.member_dir(), &self.data_dir, durability)?;
                 rename_into_nothing(&self.member_dir(), &self.data_dir.join(MEMBER))?;
                 self.installed = true;
                 // What is left is an empty directory that the next restore would remove as well.
-                let _ = fs::remove_dir(&self.stage);
+                let _ = operation("remove", &self.stage, || fs::remove_dir(&self.stage));
             }
         }
         self.sync_names(durability).map_err(|error| {
@@ -121,12 +125,12 @@ impl Place {
 
     fn sync_names(&self, durability: Durability) -> Result<()> {
         if self.side == Side::Inside {
-            sync_dir(&self.data_dir, durability)?;
+            sync_path(&self.data_dir, durability)?;
         }
         let parent = self.data_dir.parent().map(or_here);
         let created_in = self.created.iter().filter_map(|dir| dir.parent().map(or_here));
         for dir in parent.filter(|_| self.side == Side::Beside).into_iter().chain(created_in) {
-            sync_dir(&dir, durability)?;
+            sync_path(&dir, durability)?;
         }
         Ok(())
     }
@@ -134,31 +138,23 @@ impl Place {
     fn create_parents(&mut self, parent: &Path) -> Result<()> {
         let missing: Vec<_> = parent.ancestors().take_while(|dir| !or_here(dir).exists()).collect();
         for dir in missing.into_iter().rev() {
-            fs::create_dir(dir).map_err(|error| Error::file("create", dir, error))?;
+            attempt("create", dir, || fs::create_dir(dir))?;
             self.created.push(dir.to_owned());
         }
         Ok(())
     }
 
     fn create_stage(&mut self) -> Result<()> {
-        let create = DirBuilder::new().mode(0o700).create(&self.stage);
-        create.map_err(|error| Error::file("create", &self.stage, error))?;
-        // The mode that was asked for, whatever the umask.
-        let mode = fs::set_permissions(&self.stage, fs::Permissions::from_mode(0o700));
-        mode.map_err(|error| Error::file("set the mode of", &self.stage, error))?;
-        let lock = File::open(&self.stage).map_err(|error| Error::file("open", &self.stage, error))?;
-        let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
-        // Until the lock was held another restore could take this stage for a leftover.
-        let still_there = fs::metadata(&self.stage).is_ok_and(|found| {
-            lock.metadata().is_ok_and(|held| (held.dev(), held.ino()) == (found.dev(), found.ino()))
-        });
-        match locked {
-            Err(Errno::WOULDBLOCK) => Err(under_way(&self.stage)),
-            _ if !still_there => Err(under_way(&self.stage)),
-            // A file system without locks: then nobody else can lock there either.
-            _ => {
+        attempt("create", &self.stage, || DirBuilder::new().mode(0o700).create(&self.stage))?;
+        match lock_stage(&self.stage) {
+            Ok(lock) => {
                 self.lock = Some(lock);
                 Ok(())
+            }
+            Err(error) => {
+                // It has a name that nobody else would choose, and only an empty one goes.
+                let _ = operation("remove", &self.stage, || fs::remove_dir(&self.stage));
+                Err(error)
             }
         }
     }
@@ -171,25 +167,43 @@ impl Drop for Place {
             return;
         }
         if self.lock.is_some() {
-            let _ = fs::remove_dir_all(&self.stage);
+            let _ = operation("remove", &self.stage, || fs::remove_dir_all(&self.stage));
         }
         // Only empty ones go.
         for dir in self.created.iter().rev() {
-            let _ = fs::remove_dir(dir);
+            let _ = operation("remove", dir, || fs::remove_dir(dir));
         }
     }
 }
 
+/// Takes the lock of a stage that was just created.
+fn lock_stage(stage: &Path) -> Result<File> {
+    // The mode that was asked for, whatever the umask.
+    attempt("set the mode of", stage, || fs::set_permissions(stage, fs::Permissions::from_mode(0o700)))?;
+    let lock = attempt("open", stage, || File::open(stage))?;
+    // A file system without locks: then nobody else can lock there either.
+    let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+    // Until the lock was held another restore could take this stage for a leftover.
+    let held = attempt("look at", stage, || lock.metadata())?;
+    let still_there = match operation("look at", stage, || fs::metadata(stage)) {
+        Ok(found) => (held.dev(), held.ino()) == (found.dev(), found.ino()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(Error::file("look at", stage, error)),
+    };
+    if locked == Err(Errno::WOULDBLOCK) || !still_there { Err(under_way(stage)) } else { Ok(lock) }
+}
+
 /// Lets a data dir that root restores into keep its owner: the etcd that runs as that user could not read it otherwise.
-fn give_to_owner(tree: &Path, data_dir: &Path) -> Result<()> {
-    let owner = fs::metadata(data_dir).map_err(|error| Error::file("look at", data_dir, error))?;
+fn give_to_owner(tree: &Path, data_dir: &Path, durability: Durability) -> Result<()> {
+    let owner = attempt("look at", data_dir, || fs::metadata(data_dir))?;
     if !rustix::process::geteuid().is_root() || (owner.uid(), owner.gid()) == (0, 0) {
         return Ok(());
     }
     let mut waiting = vec![tree.to_owned()];
     while let Some(path) = waiting.pop() {
-        let given = std::os::unix::fs::lchown(&path, Some(owner.uid()), Some(owner.gid()));
-        given.map_err(|error| Error::file("change the owner of", &path, error))?;
+        let (uid, gid) = (Some(owner.uid()), Some(owner.gid()));
+        attempt("change the owner of", &path, || std::os::unix::fs::lchown(&path, uid, gid))?;
+        sync_path(&path, durability)?;
         if path.is_dir() {
             waiting.extend(names_in(&path)?.iter().map(|name| path.join(name)));
         }
@@ -261,10 +275,10 @@ fn remove_leftovers(parent: &Path, prefix: &OsStr, own: &Path) -> Result<()> {
         if stage == own || !is_dir {
             continue;
         }
-        let lock = File::open(&stage).map_err(|error| Error::file("open", &stage, error))?;
+        let lock = attempt("open", &stage, || File::open(&stage))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => return Err(under_way(&stage)),
-            Ok(()) => fs::remove_dir_all(&stage).map_err(|error| Error::file("remove the leftover", &stage, error))?,
+            Ok(()) => attempt("remove the leftover", &stage, || fs::remove_dir_all(&stage))?,
             // Without locks nobody can tell a leftover from a restore that is under way.
             Err(error) => {
                 let message = format!("{} is left from another restore, or one is under way", stage.display());
@@ -283,8 +297,7 @@ fn is_stage(name: &OsStr, prefix: &OsStr) -> bool {
 }
 
 fn names_in(dir: &Path) -> Result<Vec<OsString>> {
-    let list = || fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>();
-    list().map_err(|error| Error::file("list", dir, error))
+    attempt("list", dir, || fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect())
 }
 
 fn under_way(stage: &Path) -> Error {
@@ -298,12 +311,16 @@ fn rename_into_nothing(from: &Path, to: &Path) -> Result<()> {
         Error::new(ErrorKind::Refused, format!("{} has come into being during the restore", to.display()))
             .hint("nothing was replaced; find out who else writes there")
     };
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+    let renamed = operation(RENAME, to, || Ok(renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?));
+    let refused = match renamed {
         Ok(()) => return Ok(()),
-        Err(Errno::EXIST | Errno::NOTEMPTY) => return Err(taken()),
+        Err(error) => error,
+    };
+    match Errno::from_io_error(&refused) {
+        Some(Errno::EXIST | Errno::NOTEMPTY) => return Err(taken()),
         // Not every file system can (NFS, some overlays).
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
-        Err(error) => return Err(Error::file("rename the stage to", to, error.into())),
+        Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        _ => return Err(Error::file(RENAME, to, refused)),
     }
     // Between this look and the rename somebody could still create `to`. Another restore cannot, as it would have
     // to hold this stage's lock; and a rename of a directory replaces an empty directory at most, so that no data can
@@ -311,5 +328,5 @@ fn rename_into_nothing(from: &Path, to: &Path) -> Result<()> {
     if fs::symlink_metadata(to).is_ok() {
         return Err(taken());
     }
-    fs::rename(from, to).map_err(|error| Error::file("rename the stage to", to, error))
+    attempt(RENAME, to, || fs::rename(from, to))
 }

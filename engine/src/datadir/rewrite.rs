@@ -6,15 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
+use super::disk::{self, operation};
 use super::durability::Durability;
 use super::image::{Examined, Image, ImageFacts, each_entry};
 use super::membership::Membership;
 use super::wal::TERM;
 use crate::bbolt::{BoltFile, Extension};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Keys of the `meta` bucket that speak of the source's raft and storage version.
 const CONSISTENT_INDEX: &[u8] = b"consistent_index";
@@ -34,14 +36,14 @@ pub struct DatabaseFacts {
     pub written_bytes: u64,
 }
 
-/// Makes `image`, which is what `db` holds, that of a new cluster of `membership`.
+/// Makes `image`, which is what `db` at `path` holds, that of a new cluster of `membership`.
 ///
 /// Of `written_bytes` only what was added is counted.
 ///
 /// # Errors
 /// `Damaged` where the image does not parse; `Local` where the file system refuses.
 pub(super) fn rewrite(
-    db: &File,
+    (db, path): (&File, &Path),
     image: &Image,
     examined: Examined,
     membership: &Membership,
@@ -49,7 +51,7 @@ pub(super) fn rewrite(
 ) -> Result<DatabaseFacts> {
     let file = image.tree()?;
     let used_bytes = file.used_bytes();
-    let mut out = BufWriter::with_capacity(WRITE_BUFFER_BYTES, db);
+    let mut out = BufWriter::with_capacity(WRITE_BUFFER_BYTES, Pages { db, path });
     out.seek(SeekFrom::Start(used_bytes)).map_err(|error| local("extend the database", error))?;
     let mut extension = Extension::begin(file, out)?;
     for (name, entries) in new_buckets(&file, membership)? {
@@ -63,13 +65,14 @@ pub(super) fn rewrite(
     drop(extended.out);
 
     // The metas make the new root valid, so all else is on disk before they are written.
-    sync(db, durability)?;
+    sync(db, path, durability)?;
     let mut written_bytes = extended.written_bytes;
     for (offset, meta) in &extended.metas {
-        db.write_all_at(meta, *offset).map_err(|error| local("write the meta pages of the database", error))?;
+        let written = operation("write", path, || db.write_all_at(meta, *offset));
+        written.map_err(|error| local("write the meta pages of the database", error))?;
         written_bytes += meta.len() as u64;
     }
-    sync(db, durability)?;
+    sync(db, path, durability)?;
     Ok(DatabaseFacts { image: examined.facts, db_bytes: used_bytes + extended.written_bytes, written_bytes })
 }
 
@@ -121,13 +124,36 @@ fn merged<'a>(
     }))
 }
 
-fn sync(db: &File, durability: Durability) -> Result<()> {
+/// New pages on their way into the file.
+#[derive(Debug)]
+struct Pages<'a> {
+    db: &'a File,
+    path: &'a Path,
+}
+
+impl Write for Pages<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        operation("write", self.path, || self.db.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Pages<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.db.seek(to)
+    }
+}
+
+fn sync(db: &File, path: &Path, durability: Durability) -> Result<()> {
     match durability {
-        Durability::Fsync => db.sync_data().map_err(|error| local("sync the database", error)),
+        Durability::Fsync => disk::sync(path, || db.sync_data()).map_err(|error| local("sync the database", error)),
         Durability::None => Ok(()),
     }
 }
 
 fn local(action: &str, error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Local, format!("cannot {action}")).caused_by(error)
+    Error::local(format!("cannot {action}"), error)
 }

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
+use super::disk::attempt;
 use super::image::{Image, TakesImage};
 use super::space::check_space;
 use crate::clock::random_bytes;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A file that takes an image and goes with the process.
 #[derive(Debug)]
@@ -29,15 +30,14 @@ impl Scratch {
     /// `Local` where there is not enough space or the file system refuses.
     pub fn create(dir: &Path, needed_bytes: u64) -> Result<Self> {
         check_space(dir, needed_bytes, "--scratch-dir")?;
-        let file = nameless(dir).map_err(|error| Error::file("create a scratch file in", dir, error))?;
+        let file = attempt("create a scratch file in", dir, || nameless(dir))?;
         Ok(Self { file, dir: dir.to_owned() })
     }
 }
 
 impl TakesImage for Scratch {
     fn write_image(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.file.write_all(bytes);
-        written.map_err(|error| Error::file("write the scratch file in", &self.dir, error))
+        attempt("write the scratch file in", &self.dir, || self.file.write_all(bytes))
     }
 
     fn image(&mut self) -> Result<Image> {

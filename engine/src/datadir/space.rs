@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rustix::fs::statvfs;
 
+use super::disk::attempt;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Refuses where the file system of `dir` has less than `needed_bytes` to give; `flag` is the one that names it.
@@ -11,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Errors
 /// `Local`, with both numbers.
 pub(super) fn check_space(dir: &Path, needed_bytes: u64, flag: &str) -> Result<()> {
-    let stat = statvfs(dir).map_err(|error| Error::file("look at", dir, error.into()))?;
+    let stat = attempt("look at", dir, || Ok(statvfs(dir)?))?;
     let available = stat.f_bavail.saturating_mul(stat.f_frsize);
     if available >= needed_bytes {
         return Ok(());

@@ -5,14 +5,15 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::durability::{Durability, sync_dir};
+use super::disk::attempt;
+use super::durability::{Durability, sync_file, sync_path};
 use super::image::{Examined, Image, TakesImage};
 use super::install::ReadyDataDir;
 use super::membership::Membership;
 use super::place::Place;
 use super::rewrite::rewrite;
 use super::{snap, wal};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Whether the WAL gets the 64 MB that etcd gives a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,22 +25,13 @@ pub enum Preallocate {
     No,
 }
 
-/// How a data directory is staged.
-#[derive(Debug, Clone)]
+/// How a data directory is staged: by default durable, with the WAL that etcd makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StageOptions {
     /// Whether it must survive a power cut.
     pub durability: Durability,
     /// The size of the WAL.
     pub wal: Preallocate,
-    /// What tells this stage from others: random, and fit for a file name.
-    pub id: String,
-}
-
-impl StageOptions {
-    /// A stage for a real restore: durable, with the WAL that etcd makes.
-    pub fn durable(id: String) -> Self {
-        Self { durability: Durability::Fsync, wal: Preallocate::Yes, id }
-    }
 }
 
 /// A data directory that takes its image. Dropped, it leaves nothing behind.
@@ -60,13 +52,13 @@ impl StagedDataDir {
     /// `Refused` where `data_dir` holds a member (saying so where an etcd runs on it), or anything else but
     /// `lost+found`, or where another restore is under way; `Invalid` where it cannot be a directory; `Local` where
     /// there is not enough space or the file system refuses. Nothing is changed then.
-    pub fn create(data_dir: &Path, needed_bytes: u64, options: &StageOptions) -> Result<Self> {
-        let place = Place::claim(data_dir, &options.id, needed_bytes)?;
+    pub fn create(data_dir: &Path, needed_bytes: u64, options: StageOptions) -> Result<Self> {
+        let place = Place::claim(data_dir, needed_bytes)?;
         for dir in [place.member_dir(), snap_dir(&place), wal_dir(&place)] {
-            DirBuilder::new().mode(0o700).create(&dir).map_err(|error| Error::file("create", &dir, error))?;
+            attempt("create", &dir, || DirBuilder::new().mode(0o700).create(&dir))?;
         }
         let db = create_file(&db_path(&place))?;
-        Ok(Self { db, written_bytes: 0, options: options.clone(), place })
+        Ok(Self { db, written_bytes: 0, options, place })
     }
 
     /// The data directory that this will be, without a slash at its end.
@@ -80,7 +72,7 @@ impl StagedDataDir {
     /// `Damaged` where the image does not parse; `Local` where the disk is full or refuses.
     pub fn finish(self, image: Image, examined: Examined, membership: &Membership) -> Result<ReadyDataDir> {
         let path = db_path(&self.place);
-        let mut facts = rewrite(&self.db, &image, examined, membership, self.options.durability)
+        let mut facts = rewrite((&self.db, &path), &image, examined, membership, self.options.durability)
             .map_err(|error| error.about(path.display()))?;
         drop(image);
         facts.written_bytes += self.written_bytes;
@@ -91,28 +83,24 @@ impl StagedDataDir {
         let wal_path = wal_dir.join(wal::FIRST_SEGMENT);
         let mut wal = create_file(&wal_path)?;
         if self.options.wal == Preallocate::Yes {
-            allocate(&wal, wal::SEGMENT_BYTES).map_err(|error| Error::file("allocate", &wal_path, error))?;
+            attempt("allocate", &wal_path, || allocate(&wal, wal::SEGMENT_BYTES))?;
         }
         self.write_through(&mut wal, &wal_path, &wal::encode(membership)?)?;
         for dir in [snap_dir, wal_dir, self.place.member_dir()] {
-            sync_dir(&dir, self.options.durability)?;
+            sync_path(&dir, self.options.durability)?;
         }
         Ok(ReadyDataDir::new(self.place, facts, self.options.durability))
     }
 
     fn write_through(&self, file: &mut File, path: &Path, bytes: &[u8]) -> Result<()> {
-        let written = file.write_all(bytes).and_then(|()| match self.options.durability {
-            Durability::Fsync => file.sync_all(),
-            Durability::None => Ok(()),
-        });
-        written.map_err(|error| Error::file("write", path, error))
+        attempt("write", path, || file.write_all(bytes))?;
+        sync_file(file, path, self.options.durability)
     }
 }
 
 impl TakesImage for StagedDataDir {
     fn write_image(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.db.write_all(bytes);
-        written.map_err(|error| Error::file("write", &db_path(&self.place), error))?;
+        attempt("write", &db_path(&self.place), || self.db.write_all(bytes))?;
         self.written_bytes += bytes.len() as u64;
         Ok(())
     }
@@ -122,7 +110,7 @@ impl TakesImage for StagedDataDir {
         let path = db_path(&self.place);
         let used_bytes = Image::open(&self.db).and_then(|image| Ok(image.tree()?.used_bytes()));
         let used_bytes = used_bytes.map_err(|error| error.about(path.display()))?;
-        self.db.set_len(used_bytes).map_err(|error| Error::file("cut", &path, error))?;
+        attempt("cut", &path, || self.db.set_len(used_bytes))?;
         Image::open(&self.db).map_err(|error| error.about(path.display()))
     }
 }
@@ -137,8 +125,7 @@ fn allocate(file: &File, bytes: u64) -> std::io::Result<()> {
 }
 
 fn create_file(path: &Path) -> Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
-    file.map_err(|error| Error::file("create", path, error))
+    attempt("create", path, || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path))
 }
 
 fn snap_dir(place: &Place) -> PathBuf {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::archive::{Archive, BackupEntry, BackupReader, ReadLimits, Selection, select};
-use crate::datadir::{Membership, MembershipRequest, WAL_BYTES};
+use crate::datadir::{Membership, MembershipRequest, StageOptions, WAL_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::PlainSnapshot;
 use crate::replay::Thoroughness;
@@ -31,6 +31,8 @@ pub struct RestoreRequest {
     pub limits: ReadLimits,
     /// How much is proven before anything is installed.
     pub thoroughness: Thoroughness,
+    /// How it is written; the default is for data that somebody will rely on.
+    pub staging: StageOptions,
     /// Run, or only shown.
     pub purpose: Purpose,
 }
@@ -48,6 +50,7 @@ pub struct RestorePlan {
     pub needed_bytes: u64,
     pub(super) limits: ReadLimits,
     pub(super) thoroughness: Thoroughness,
+    pub(super) staging: StageOptions,
 }
 
 /// What a restore reads.
@@ -99,8 +102,8 @@ pub fn plan_plain_restore(snapshot: PlainSnapshot, request: RestoreRequest) -> R
 
 fn plan(source: RestoreSource, membership: Membership, request: RestoreRequest) -> RestorePlan {
     let needed_bytes = source.image_bytes() + WAL_BYTES + ADDED_BYTES;
-    let RestoreRequest { data_dir, limits, thoroughness, .. } = request;
-    RestorePlan { source, membership, data_dir, needed_bytes, limits, thoroughness }
+    let RestoreRequest { data_dir, limits, thoroughness, staging, .. } = request;
+    RestorePlan { source, membership, data_dir, needed_bytes, limits, thoroughness, staging }
 }
 
 impl RestoreSource {

@@ -8,8 +8,7 @@ use std::path::PathBuf;
 
 use super::plan::{RestorePlan, RestoreSource};
 use crate::archive::BackupEntry;
-use crate::clock::random_bytes;
-use crate::datadir::{DatabaseFacts, Membership, StageOptions, StagedDataDir};
+use crate::datadir::{DatabaseFacts, Membership, StagedDataDir};
 use crate::error::Result;
 use crate::monitor::{Event, Phase};
 use crate::replay::{Proof, Proving, move_image, move_plain, prove};
@@ -48,10 +47,11 @@ pub enum Restored {
 /// and the file system; `Interrupted`. The target is as it was then.
 pub async fn run_restore(plan: RestorePlan, context: &RunContext) -> Result<RestoreSummary> {
     let started = context.clock.now();
-    let id = format!("{:016x}", u64::from_be_bytes(random_bytes()?));
-    let (data_dir, needed_bytes) = (plan.data_dir.clone(), plan.needed_bytes);
-    let stage = blocking(move || StagedDataDir::create(&data_dir, needed_bytes, &StageOptions::durable(id))).await?;
-    let RestorePlan { source, membership, data_dir, limits, thoroughness, .. } = plan;
+    let RestorePlan { source, membership, data_dir, needed_bytes, limits, thoroughness, staging } = plan;
+    let stage = {
+        let data_dir = data_dir.clone();
+        blocking(move || StagedDataDir::create(&data_dir, needed_bytes, staging)).await?
+    };
     let name = source.name();
     let (stage, proving, restored) = match source {
         RestoreSource::Backup { entry, reader } => {
