@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use etcd_client::{Client, ConnectOptions, Error as ClientError};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::ports::free_port;
 use crate::process::Server;
@@ -295,6 +297,34 @@ impl Etcd {
     /// Everything that it has logged, over all its starts.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The value of a metric without labels, as the member gives it at `/metrics`.
+    ///
+    /// # Panics
+    /// Where it cannot be reached or has no such metric.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let address = format!("127.0.0.1:{}", self.plan.seat.client_port);
+        let mut stream = TcpStream::connect(&address).await.expect("the member can be reached");
+        let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("the member listens");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("the member answers");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no metric {name}")).trim().parse().expect("a metric is a number")
+    }
+
+    /// etcd's own count of its watchers once it is `expected`, or for as long as that may take: a watcher ends when
+    /// the reset of its stream arrives.
+    pub async fn watchers(&self, expected: f64) -> f64 {
+        for _ in 0..300 {
+            let count = self.metric("etcd_debugging_mvcc_watcher_total").await;
+            if count == expected {
+                return count;
+            }
+            tokio::time::sleep(READY_POLL).await;
+        }
+        self.metric("etcd_debugging_mvcc_watcher_total").await
     }
 
     /// A new client of this member alone.

@@ -166,6 +166,7 @@ struct State {
     open_streams: AtomicUsize,
     logins: AtomicUsize,
     reads: AtomicUsize,
+    watches: AtomicUsize,
     lease_questions: Meter,
     token: Mutex<Option<String>>,
 }
@@ -182,6 +183,7 @@ impl FakeEtcd {
             open_streams: AtomicUsize::new(0),
             logins: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
+            watches: AtomicUsize::new(0),
             lease_questions: Meter::default(),
             token: Mutex::new(None),
         });
@@ -202,6 +204,16 @@ impl FakeEtcd {
     /// How often somebody logged in.
     pub fn logins(&self) -> usize {
         self.state.logins.load(Ordering::SeqCst)
+    }
+
+    /// Compacts at `revision`, from now on.
+    pub fn compact(&self, revision: i64) {
+        self.state.compacted.store(revision, Ordering::SeqCst);
+    }
+
+    /// How many watches were ever asked for.
+    pub fn watches(&self) -> usize {
+        self.state.watches.load(Ordering::SeqCst)
     }
 
     /// How many leases were asked about, at most at once.
@@ -362,6 +374,7 @@ impl Watch for Fake {
         if request.metadata().get("hasleader").is_none() {
             return Err(Status::invalid_argument("without a leader a watch must not be silent"));
         }
+        self.0.watches.fetch_add(1, Ordering::SeqCst);
         let permitted = self.check_token(&request);
         let first = request.into_inner().message().await?.and_then(|request| request.request_union);
         let Some(RequestUnion::CreateRequest(create)) = first else {

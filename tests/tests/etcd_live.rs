@@ -20,7 +20,6 @@ use etcdbr_tests::keyspace::hash_kv;
 use etcdbr_tests::load::{Load, Noise, fill, mixed_history};
 use etcdbr_tests::tls::TestTls;
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn options(etcd: &Etcd) -> EtcdOptions {
     EtcdOptions::new([etcd.endpoint()])
@@ -142,28 +141,8 @@ async fn a_seam_is_what_the_key_bucket_holds() {
         let ops = (0..12).map(|i| TxnOp::put(format!("/big/{i:02}"), noise.bytes(1 << 20), None)).collect();
         transact(&mut client, ops).await;
         assert_seam(&member, &format!("{version:?}: many fragments")).await;
-        assert_eq!(watchers(&etcd).await, 0.0, "{version:?}: no watcher is left");
+        assert_eq!(etcd.watchers(0.0).await, 0.0, "{version:?}: no watcher is left");
     }
-}
-
-/// etcd's own count of watchers; polled, because it ends them when the reset of the stream arrives.
-async fn watchers(etcd: &Etcd) -> f64 {
-    let mut count = f64::NAN;
-    for _ in 0..50 {
-        let address = etcd.endpoint().replace("http://", "");
-        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
-        let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("etcd_debugging_mvcc_watcher_total "));
-        count = line.expect("etcd counts its watchers").trim().parse().unwrap();
-        if count == 0.0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    count
 }
 
 #[tokio::test]

@@ -187,6 +187,8 @@ fn connection_fault(error: &(dyn StdError + 'static), otherwise: &'static str) -
         (ErrorKind::Denied, root, HINT_CERT)
     } else if has(&["InvalidContentType", "corrupt message", "tls handshake eof"]) {
         (ErrorKind::Unavailable, format!("it does not speak TLS ({root})"), HINT_HTTP)
+    } else if has(&["deadline has elapsed", "timed out"]) {
+        (ErrorKind::Unavailable, format!("nobody answers at that address ({root})"), HINT_SILENT)
     } else {
         (ErrorKind::Unavailable, root, otherwise)
     }

@@ -242,7 +242,10 @@ impl WatchStream {
         match self.member.readable(Revision(first.0 - 1)).await? {
             // No compaction can be ahead of the member.
             Readable::Yes | Readable::NotYet => Ok(()),
-            Readable::Compacted => Err(WatchEnd::Compacted { at: None }),
+            // Where, is for the operator: without it the end is the same.
+            Readable::Compacted => {
+                Err(WatchEnd::Compacted { at: self.member.compact_revision().await.unwrap_or_default() })
+            }
         }
     }
 
