@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -153,10 +153,11 @@ impl Etcdbr {
         let started = Instant::now();
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
         let stdout = collect(child.stdout.take().expect("a pipe was asked for"));
-        let stderr = collect(child.stderr.take().expect("a pipe was asked for"));
+        let said = Arc::new(Mutex::new(String::new()));
+        let stderr = follow(child.stderr.take().expect("a pipe was asked for"), said.clone());
         let stop = Arc::new(AtomicBool::new(false));
         let sampler = sample(child.id(), self.sample_interval.unwrap_or(SAMPLE_INTERVAL), stop.clone());
-        Running { child, started, stdout: Some(stdout), stderr: Some(stderr), stop, sampler: Some(sampler) }
+        Running { child, started, stdout: Some(stdout), stderr: Some(stderr), said, stop, sampler: Some(sampler) }
     }
 }
 
@@ -188,7 +189,8 @@ pub struct Running {
     child: Child,
     started: Instant,
     stdout: Option<JoinHandle<String>>,
-    stderr: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<()>>,
+    said: Arc<Mutex<String>>,
     stop: Arc<AtomicBool>,
     sampler: Option<JoinHandle<Samples>>,
 }
@@ -202,6 +204,11 @@ impl Running {
     /// Whether it has ended.
     pub fn ended(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_some()
+    }
+
+    /// What it has said on standard error so far.
+    pub fn said(&self) -> String {
+        self.said.lock().map(|said| said.clone()).unwrap_or_default()
     }
 
     /// Ctrl-C.
@@ -232,7 +239,10 @@ impl Running {
         Outcome {
             code: status.code(),
             stdout: self.stdout.take().expect("wait is called once").join().expect("the reader ends"),
-            stderr: self.stderr.take().expect("wait is called once").join().expect("the reader ends"),
+            stderr: {
+                self.stderr.take().expect("wait is called once").join().expect("the reader ends");
+                self.said()
+            },
             wall,
             peak_rss_bytes: samples.peak_rss_bytes,
             written_bytes: account.written_bytes,
@@ -262,6 +272,20 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Collects the lines of `pipe` where others can see them as they come.
+fn follow(pipe: impl Read + Send + 'static, said: Arc<Mutex<String>>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut pipe = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while pipe.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
+            if let Ok(mut said) = said.lock() {
+                said.push_str(&String::from_utf8_lossy(&line));
+            }
+            line.clear();
+        }
+    })
 }
 
 fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {

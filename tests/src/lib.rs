@@ -16,6 +16,7 @@ pub mod ports;
 pub mod process;
 pub mod s3;
 pub mod scenario;
+pub mod sidecar;
 pub mod tiny;
 pub mod tls;
 pub mod tools;

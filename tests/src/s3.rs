@@ -115,6 +115,11 @@ impl S3Server {
         self.shared.lock().faults.plan(operation, 1, u64::MAX, act);
     }
 
+    /// Nothing that was planned happens any more.
+    pub fn heal(&self) {
+        self.shared.lock().faults.heal();
+    }
+
     /// Requests for `operation` so far, failed ones included.
     pub fn count(&self, operation: Operation) -> u64 {
         self.shared.lock().faults.counts.get(&operation).copied().unwrap_or_default()

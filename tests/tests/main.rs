@@ -8,6 +8,7 @@ mod acceptance_images;
 mod acceptance_pairs;
 mod acceptance_traps;
 mod bad_input;
+mod capture;
 mod dist;
 mod etcd_live;
 mod etcd_probes;

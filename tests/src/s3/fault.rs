@@ -71,6 +71,11 @@ impl Faults {
         self.planned.push(Planned { operation, first, last: first.saturating_add(times - 1), act });
     }
 
+    /// Forgets what was planned.
+    pub(super) fn heal(&mut self) {
+        self.planned.clear();
+    }
+
     /// Counts a request.
     pub(super) fn strike(&mut self, operation: Operation) -> Option<Act> {
         let count = self.counts.entry(operation).or_default();

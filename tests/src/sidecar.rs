@@ -1,0 +1,203 @@
+//! A running sidecar seen from outside, and what it has captured, read back from the archive.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use etcdbr_engine::archive::{
+    Archive, Catalogue, ChainTarget, Keyring, KeyringSource, Lineage, OnGap, ReadLimits, chain_to, gaps,
+};
+use etcdbr_engine::format::{ArchivePrefix, HistoryFold, LeaseList, RecordsDecoder};
+use etcdbr_engine::record::Record;
+use etcdbr_engine::revision::Revision;
+use etcdbr_engine::store::{LocalStore, ObjectStore};
+use futures::TryStreamExt;
+
+use crate::etcdbr::{Outcome, Running};
+use crate::scenario::Site;
+
+/// Far more than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// A sidecar of a site; killed when dropped.
+#[derive(Debug)]
+pub struct Sidecar {
+    running: Running,
+}
+
+impl Sidecar {
+    /// Starts one that cuts a delta every 200 ms.
+    pub fn start(site: &Site, endpoints: &[String]) -> Self {
+        Self::start_with(site, endpoints, &[])
+    }
+
+    /// The same with more flags.
+    pub fn start_with(site: &Site, endpoints: &[String], flags: &[&str]) -> Self {
+        let endpoints = endpoints.join(",");
+        let run = site.command(&["snapshot", "--output=json", "--endpoints", &endpoints]);
+        Self { running: run.arg("--delta-snapshot-period=200ms").args(flags).spawn() }
+    }
+
+    /// Waits until everything up to `revision` is durable.
+    ///
+    /// # Panics
+    /// Where it is not for long, or the sidecar ends.
+    pub async fn durable(&mut self, revision: i64) {
+        self.until(&format!("revision {revision} to be durable"), |said| durable(said) >= revision).await;
+    }
+
+    /// Waits until it has said `words` `times` times.
+    ///
+    /// # Panics
+    /// Where it does not for long, or the sidecar ends.
+    pub async fn said(&mut self, words: &str, times: usize) {
+        self.until(&format!("{times} times {words:?}"), |said| said.matches(words).count() >= times).await;
+    }
+
+    /// Waits until a lineage is open for the `times`th time.
+    ///
+    /// # Panics
+    /// As [`Self::said`].
+    pub async fn opened(&mut self, times: usize) {
+        self.said(" is open", times).await;
+    }
+
+    async fn until(&mut self, what: &str, reached: impl Fn(&str) -> bool) {
+        let started = Instant::now();
+        while !reached(&self.running.said()) {
+            assert!(!self.running.ended(), "the sidecar has ended, waiting for {what}:\n{}", self.running.said());
+            assert!(started.elapsed() < PATIENCE, "waiting for {what}:\n{}", self.running.said());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The revision that it said is durable.
+    pub fn durable_revision(&self) -> i64 {
+        durable(&self.running.said())
+    }
+
+    /// SIGKILL.
+    pub fn kill9(self) -> Outcome {
+        self.running.kill9();
+        self.running.wait()
+    }
+
+    /// SIGTERM.
+    pub fn terminate(self) -> Outcome {
+        self.running.terminate();
+        self.running.wait()
+    }
+
+    /// SIGTERM, which must end it with success.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub fn stop(self) -> Outcome {
+        let outcome = self.terminate();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        outcome
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+}
+
+/// The last revision that `said` calls durable, in the lineage that it speaks of last.
+fn durable(said: &str) -> i64 {
+    let last = said.lines().rev().find(|line| line.contains("durable_revision"));
+    let json: Option<serde_json::Value> = last.and_then(|line| serde_json::from_str(line).ok());
+    json.and_then(|json| json["durable_revision"].as_i64()).unwrap_or(0)
+}
+
+/// What an archive holds.
+#[derive(Debug)]
+pub struct Captured {
+    archive: Archive,
+    /// All of it.
+    pub catalogue: Catalogue,
+}
+
+impl Captured {
+    /// That of a site with a directory.
+    ///
+    /// # Panics
+    /// Where it cannot be listed.
+    pub async fn of(site: &Site) -> Self {
+        let dir = site.path("archive");
+        let store = LocalStore::new(dir.to_str().expect("a path of ours is text")).expect("a directory");
+        Self::in_store(Arc::new(store), site.path("key")).await
+    }
+
+    /// That in a store.
+    ///
+    /// # Panics
+    /// Where it cannot be listed.
+    pub async fn in_store(store: Arc<dyn ObjectStore>, key: PathBuf) -> Self {
+        let keyring = Keyring::load(&KeyringSource::File(key)).expect("a key file").0;
+        let archive = Archive::new(store, ArchivePrefix::new("prod").expect("a prefix"), keyring);
+        let catalogue = archive.catalogue().await.expect("an archive can be listed");
+        Self { archive, catalogue }
+    }
+
+    /// The lineages, oldest first.
+    pub fn lineages(&self) -> Vec<&Lineage> {
+        self.catalogue.lineages.values().collect()
+    }
+
+    /// The granted time to live of every lease that the deltas of a lineage tell of.
+    ///
+    /// # Panics
+    /// Where one cannot be opened.
+    pub async fn leases(&self, lineage: &Lineage) -> BTreeMap<i64, i64> {
+        let mut granted = BTreeMap::new();
+        for entry in &lineage.backups {
+            let reader = self.archive.open(&entry.name).await.expect("an object can be opened");
+            let capture = &reader.footer().facts.capture;
+            if capture.lease_list == LeaseList::Complete {
+                granted.clear();
+            }
+            granted.extend(capture.leases.iter().map(|lease| (lease.id, lease.ttl_s)));
+        }
+        granted
+    }
+
+    /// The seam of a lineage and every record behind it, all digests checked.
+    ///
+    /// # Panics
+    /// Where there is a gap, or anything does not agree.
+    pub async fn records(&self, lineage: &Lineage) -> (i64, Vec<Record>) {
+        assert_eq!(gaps(lineage), [], "gaps in {}", lineage.id);
+        let chain = chain_to(lineage, ChainTarget::Newest, OnGap::Refuse).expect("a chain without a gap");
+        let full = self.archive.open(&chain.full.name).await.expect("a full can be opened");
+        let digest = full.footer().facts.history.1;
+        let mut fold = HistoryFold::after(chain.seam(), digest);
+        let mut records: Vec<Record> = Vec::new();
+        for entry in &chain.deltas {
+            let reader = self.archive.open_listed(entry).await.expect("a delta can be opened");
+            let chunks: Vec<Vec<u8>> = reader
+                .chunks(ReadLimits::default())
+                .map_ok(|(chunk, _)| chunk.to_vec())
+                .try_collect()
+                .await
+                .unwrap_or_else(|error| panic!("{error}"));
+            for record in chunks.iter().flat_map(|chunk| RecordsDecoder::new(chunk)) {
+                let record = record.expect("a record");
+                let place = (record.main, record.sub);
+                if records.last().map_or((chain.seam(), i64::MAX), |last| (last.main, last.sub)) >= place {
+                    continue;
+                }
+                fold.push(&record).expect("no revision is missing");
+                let value = record.value.to_vec().into();
+                records.push(Record { main: record.main, sub: record.sub, change: record.change, value });
+            }
+            let (reached, digest) = fold.clone().finish();
+            assert_eq!((reached, digest), (reader.footer().facts.revisions.1, reader.footer().facts.history.1));
+        }
+        let Revision(seam) = chain.seam();
+        (seam, records)
+    }
+}
