@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 /// The revision of [`image`].
-pub const REVISION: Revision = Revision(5);
+pub const REVISION: Revision = Revision(11);
 /// Chunks of one page and parts of half a kilobyte: the few kilobytes of [`image`] have many of both.
 pub const LIMITS: WriteLimits =
     WriteLimits { chunk_bytes: 4096, part_bytes: 500, parallel_parts: 2, threads: 2, level: CompressionLevel::Zstd(1) };
@@ -38,22 +38,34 @@ fn revision_key(main: u8, tombstone: bool) -> Vec<u8> {
 }
 
 /// A stored `KeyValue` with a one-byte key: created at, modified at, version, value.
-fn stored(key: u8, create: u8, modified: u8, version: u8, value: &str) -> Vec<u8> {
-    let head = [0x0a, 1, key, 0x10, create, 0x18, modified, 0x20, version, 0x2a, value.len() as u8];
-    [&head, value.as_bytes()].concat()
+fn stored(key: u8, create: u8, modified: u8, version: u8, value: &[u8]) -> Vec<u8> {
+    let head = [0x0a, 1, key, 0x10, create, 0x18, modified, 0x20, version, 0x2a];
+    // A length of two bytes, as a varint has it from 128 on; readers take it for smaller ones as well.
+    let len = [value.len() as u8 | 0x80, (value.len() >> 7) as u8];
+    [&head[..], &len, value].concat()
 }
 
-/// What an etcd 3.6 streams that holds one key of two versions, one deleted key and a lease, at [`REVISION`].
+/// What an etcd 3.6 streams that holds a key of two versions, one of six long ones, a deleted key and a lease, at
+/// [`REVISION`]: a database of seven pages.
 ///
 /// # Panics
 /// Never: it is the same every time.
 pub fn image() -> Vec<u8> {
-    let records = [
-        (revision_key(2, false), stored(b'a', 2, 2, 1, "first")),
-        (revision_key(3, false), stored(b'b', 3, 3, 1, "gone")),
-        (revision_key(4, false), stored(b'a', 2, 4, 2, "second")),
+    image_with(&[b'x'; 1500])
+}
+
+/// [`image`] with this value, of 128 to 16,383 bytes, six times.
+///
+/// # Panics
+/// Where the value is too long.
+pub fn image_with(value: &[u8]) -> Vec<u8> {
+    let mut records = vec![
+        (revision_key(2, false), stored(b'a', 2, 2, 1, b"first")),
+        (revision_key(3, false), stored(b'b', 3, 3, 1, b"gone")),
+        (revision_key(4, false), stored(b'a', 2, 4, 2, b"second")),
         (revision_key(5, true), vec![0x0a, 1, b'b']),
     ];
+    records.extend((6..=11).map(|main| (revision_key(main, false), stored(b'c', 6, main, main - 5, value))));
     let meta: [(Vec<u8>, Vec<u8>); 3] = [
         (b"consistent_index".to_vec(), 9_u64.to_be_bytes().to_vec()),
         (b"storageVersion".to_vec(), b"3.6.0".to_vec()),

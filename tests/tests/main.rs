@@ -9,6 +9,7 @@ mod acceptance_pairs;
 mod acceptance_traps;
 mod bad_input;
 mod capture;
+mod damage;
 mod dist;
 mod etcd_live;
 mod etcd_probes;

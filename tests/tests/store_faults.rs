@@ -1,17 +1,25 @@
 //! The n-th call to the store fails, for every n: a backup is complete or absent, and nothing is left that `gc` does not
 //! remove.
 
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcdbr_engine::archive::{Archive, Keyring, ReadLimits, WriteLimits};
+use etcdbr_engine::archive::{Archive, Keyring, ReadLimits, Selection, WriteLimits};
 use etcdbr_engine::backup::{FullRequest, FullSummary, take_full};
+use etcdbr_engine::datadir::{Durability, MembershipRequest, Preallocate, StageOptions};
 use etcdbr_engine::etcd::EtcdOptions;
 use etcdbr_engine::gc::{UploadsRequest, abort_uploads, plan_uploads};
+use etcdbr_engine::replay::Thoroughness;
+use etcdbr_engine::restore::{Purpose, RestoreRequest, RestoreSummary, plan_restore, run_restore};
 use etcdbr_engine::store::faulty::{FaultyStore, Strike};
 use etcdbr_engine::store::{LocalStore, ObjectStore, open};
 use etcdbr_engine::{ErrorKind, Result};
 use etcdbr_tests::fake_etcd::{FakeEtcd, Script};
+use etcdbr_tests::load::Noise;
 use etcdbr_tests::s3::{Act, Mode, Operation, S3Server};
 use etcdbr_tests::scenario::BUCKET;
 use etcdbr_tests::tiny;
@@ -142,6 +150,73 @@ async fn a_fault_at_any_call_of_a_backup_into_a_directory_leaves_it_complete_or_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_at_any_call_of_a_backup_into_a_bucket_leaves_it_complete_or_absent() {
     a_backup_with_faults(Kind::Bucket).await;
+}
+
+async fn restore(archive: &Archive, data_dir: &Path) -> Result<RestoreSummary> {
+    let request = RestoreRequest {
+        membership: MembershipRequest::default(),
+        data_dir: data_dir.to_owned(),
+        limits: ReadLimits { read_bytes: 20_000, parallel_reads: 2, threads: 2 },
+        thoroughness: Thoroughness::Full,
+        staging: StageOptions { durability: Durability::None, wal: Preallocate::No },
+        purpose: Purpose::Restore,
+    };
+    run_restore(plan_restore(archive, &Selection::Latest, request).await?, &tiny::context()).await
+}
+
+/// Everything under `dir`, and the mode of each.
+fn picture(dir: &Path) -> BTreeMap<PathBuf, u32> {
+    let mode = std::fs::metadata(dir).unwrap().permissions().mode();
+    let mut all = BTreeMap::from([(dir.to_owned(), mode)]);
+    for entry in std::fs::read_dir(dir).into_iter().flatten() {
+        all.extend(picture(&entry.unwrap().path()));
+    }
+    all
+}
+
+/// The first component of `path` below `dir`.
+fn outermost(path: &Path, dir: &Path) -> PathBuf {
+    path.strip_prefix(dir).unwrap().iter().next().unwrap().into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_at_any_call_of_a_restore_leaves_the_target_as_it_was() {
+    for (kind, reach) in [(Kind::Directory, Reach::Once), (Kind::Bucket, Reach::FromThenOn)] {
+        let ground = Ground::new(kind).await;
+        // Large enough that the first read does not have it all.
+        let image = tiny::image_with(&Noise::new(1).bytes(12_000));
+        let sound = tiny::archive(ground.sound.clone(), tiny::keyring());
+        tiny::write_full(&sound, tiny::LIMITS, tiny::REVISION, (&image, &image)).await.unwrap();
+        for nth in 1.. {
+            let target = tempfile::tempdir().unwrap();
+            std::fs::create_dir(target.path().join("existing")).unwrap();
+            std::fs::set_permissions(target.path().join("existing"), Permissions::from_mode(0o750)).unwrap();
+            let before = picture(target.path());
+            let mut struck = false;
+            for data_dir in ["existing", "absent", "parents/are/absent"].map(|name| target.path().join(name)) {
+                let faulty = Arc::new(FaultyStore::new(ground.sound.clone()));
+                plan(&faulty, nth, reach, Strike::Before, ErrorKind::Unavailable);
+                let outcome = restore(&tiny::archive(faulty.clone(), tiny::keyring()), &data_dir).await;
+                let what = format!("{kind:?}, call {nth} {reach:?}, {}", data_dir.display());
+                struck = faulty.total() >= nth;
+                if struck {
+                    assert_eq!(outcome.expect_err(&what).kind(), ErrorKind::Unavailable, "{what}");
+                    assert_eq!(picture(target.path()), before, "{what}");
+                    restore(&sound, &data_dir).await.expect(&what);
+                    std::fs::remove_dir_all(data_dir.join("member")).unwrap();
+                    if !data_dir.ends_with("existing") {
+                        std::fs::remove_dir_all(target.path().join(outermost(&data_dir, target.path()))).unwrap();
+                    }
+                } else {
+                    outcome.expect(&what);
+                }
+            }
+            if !struck {
+                assert!(nth > 6, "too few calls: {nth}");
+                break;
+            }
+        }
+    }
 }
 
 const OPERATIONS: [Operation; 10] = [
