@@ -152,12 +152,16 @@ pub fn read_wal(bytes: &[u8]) -> Result<WalContent> {
 /// The record at byte `at` and where the next one is; `None` where the records end.
 fn frame_at(bytes: &[u8], at: usize) -> Result<Option<(walpb::Record, usize)>> {
     let rest = &bytes[at..];
-    let Some(field) = rest.first_chunk().map(|field| u64::from_le_bytes(*field)).filter(|&field| field != 0) else {
-        return Ok(None);
+    let damaged = || Error::new(ErrorKind::Damaged, format!("the record at byte {at} of the WAL is cut short"));
+    let Some(field) = rest.first_chunk().map(|field| u64::from_le_bytes(*field)) else {
+        // Too few bytes for another length, unless they are one that was cut off.
+        return if rest.iter().all(|byte| *byte == 0) { Ok(None) } else { Err(damaged()) };
     };
+    if field == 0 {
+        return Ok(None);
+    }
     let len = (field & (u64::MAX >> 8)) as usize;
     let padding = if field >> 63 == 1 { (field >> 56 & 7) as usize } else { 0 };
-    let damaged = || Error::new(ErrorKind::Damaged, format!("the record at byte {at} of the WAL is cut short"));
     let record = rest[LENGTH_BYTES..].get(..len).ok_or_else(damaged)?;
     rest[LENGTH_BYTES..].get(..len + padding).ok_or_else(damaged)?;
     let record = walpb::Record::decode(record).map_err(|error| damaged().caused_by(error))?;
@@ -225,7 +229,10 @@ mod tests {
         let wal = encode(&membership("m1=http://127.0.0.1:41791")).unwrap();
         let whole = read_wal(&wal).unwrap();
         for len in 0..wal.len() {
-            assert_ne!(read_wal(&wal[..len]).ok().as_ref(), Some(&whole), "{len} bytes");
+            let read = read_wal(&wal[..len]);
+            assert_ne!(read.as_ref().ok(), Some(&whole), "{len} bytes");
+            // Records end at multiples of eight: behind one of them it cannot be seen here that more is missing.
+            assert!(len % 8 == 0 || read.is_err(), "{len} bytes");
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::collections::HashSet;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -16,7 +17,7 @@ use etcdbr_engine::clock::random_bytes;
 use etcdbr_tests::load::Noise;
 use sha2::{Digest, Sha256};
 
-use super::heap::peak_of;
+use super::heap::{peak_of, runs_away};
 use super::mutate::{below, mutate};
 
 /// Executions of the short run that is part of the tests.
@@ -102,7 +103,14 @@ impl Target {
                 let file = dir.join(format!("{}.bin", &hex(&Sha256::digest(&input))[..16]));
                 std::fs::create_dir_all(&dir).expect("a place for the input");
                 std::fs::write(&file, &input).expect("the input is kept");
-                panic!("{name}: {what}\nseed {seed}; the input is {}: keep it with the tests", file.display());
+                let told =
+                    format!("{name}: {what}\nseed {seed}; the input is {}: keep it with the tests", file.display());
+                if runs_away() {
+                    // Nothing stops its thread but the end of the process, which keeps no output of tests.
+                    let _ = writeln!(std::io::stderr(), "{told}");
+                    std::process::exit(101);
+                }
+                panic!("{told}");
             }
         }
     }
@@ -130,6 +138,8 @@ impl Target {
             let (executions, input) = &*current.lock().unwrap_or_else(PoisonError::into_inner);
             if *executions != last {
                 (last, since) = (*executions, Instant::now());
+            } else if runs_away() {
+                return Err(Fault { input: input.clone(), what: "it takes ever more memory".to_owned() });
             } else if since.elapsed() > patience {
                 return Err(Fault { input: input.clone(), what: format!("no answer for {patience:?}") });
             }
@@ -153,12 +163,15 @@ impl Explorer {
             answers.insert(self.execute(&input)?);
             corpus.push(input);
         }
+        let first = corpus.len();
         let over = |executions| match until {
             Until::Executions(most) => executions >= most,
             Until::Time(end) => Instant::now() >= end,
         };
         while !over(self.executions) {
-            let mut input = corpus[below(&mut self.noise, corpus.len())].clone();
+            // Half of the time one that was there from the start: what is kept soon outnumbers them.
+            let pool = if self.noise.next_u64().is_multiple_of(2) { first } else { corpus.len() };
+            let mut input = corpus[below(&mut self.noise, pool)].clone();
             let other = &corpus[below(&mut self.noise, corpus.len())];
             mutate(&mut self.noise, &mut input, other);
             if !self.noise.next_u64().is_multiple_of(8) {

@@ -35,7 +35,7 @@ fn place(noise: &mut Noise, len: usize) -> usize {
 fn change(noise: &mut Noise, input: &mut Vec<u8>, other: &[u8]) {
     let len = input.len();
     let at = place(noise, len);
-    match noise.next_u64() % 16 {
+    match noise.next_u64() % 18 {
         0..=1 if len > 0 => input[at] ^= 1 << (noise.next_u64() % 8),
         2..=3 if len > 0 => input[at] = noise.next_u64() as u8,
         4..=6 => integer(noise, input, at),
@@ -61,7 +61,8 @@ fn change(noise: &mut Noise, input: &mut Vec<u8>, other: &[u8]) {
             let more = below(noise, 3 * PAGE);
             input.resize(len + more, filler);
         }
-        14 => drop(input.drain(at..(at + 1 + below(noise, 64)).min(len).max(at))),
+        14..=15 => word(noise, input, at),
+        16 => drop(input.drain(at..(at + 1 + below(noise, 64)).min(len).max(at))),
         _ => {
             let block = block_of(noise, &input.clone());
             drop(input.splice(at..at, block));
@@ -107,6 +108,15 @@ fn integer(noise: &mut Noise, input: &mut [u8], at: usize) {
         value.to_le_bytes()[..width].to_vec()
     };
     overwrite(input, at, &bytes);
+}
+
+/// Copies an aligned word: such as the number of a page to where a page is referred to.
+fn word(noise: &mut Noise, input: &mut [u8], at: usize) {
+    const WORD: usize = 8;
+    let from = place(noise, input.len());
+    let from = if noise.next_u64().is_multiple_of(2) { from / PAGE * PAGE } else { from / WORD * WORD };
+    let word = input.get(from..from + WORD).unwrap_or_default().to_vec();
+    overwrite(input, at / WORD * WORD, &word);
 }
 
 /// Adds a little to an integer, or takes it away.

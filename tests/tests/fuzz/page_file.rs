@@ -33,6 +33,9 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         one(records(3, 17, 10)),
         one(records(8, 17, 60)),
         one(records(60, 17, 40)),
+        // Few pages, so that one is soon taken for another.
+        one(records(4, 17, 600)),
+        one(records(5, 450, 300)),
         one(records(40, 17, 600)),
         one(records(24, 300, 40)),
         one(records(6, 17, 2_500)),

@@ -94,7 +94,8 @@ pub(crate) fn header(input: &[u8]) -> String {
             assert_eq!(again, header);
             format!("{:?} {:?}", header.kind, header.codec)
         }
-        Err(error) => error.to_string(),
+        // Behind a colon it repeats what it has read.
+        Err(error) => error.to_string().split(':').next().unwrap_or_default().to_owned(),
     }
 }
 

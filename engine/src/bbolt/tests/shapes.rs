@@ -73,6 +73,15 @@ fn two_and_three_children_share_one_branch() {
 }
 
 #[test]
+fn a_child_too_many_for_a_branch_takes_another_one_with_it() {
+    // 30 children fill a branch; of 31 the last would be alone, or the branch two pages long.
+    for (leaves, branches) in [(30, 1), (31, 3), (32, 3), (61, 4), (901, 34)] {
+        let bytes = written(PAGE, &one_bucket(records(0, leaves, 600)));
+        assert_eq!(facts(&bytes).buckets[0].pages, leaves + branches, "{leaves} leaves");
+    }
+}
+
+#[test]
 fn a_record_of_many_pages_has_a_leaf_of_its_own() {
     // One that is written past the buffer, too.
     for len in [PAGE, 5 * PAGE, 3 << 20] {
