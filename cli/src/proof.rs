@@ -1,5 +1,6 @@
 //! What was proven of a backup, in words and as JSON.
 
+use etcdbr_engine::format::HashKvAnswer;
 use etcdbr_engine::replay::{HashKvProof, Integrity, Proof, TreeProof};
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ pub(crate) fn text(proof: &Proof) -> String {
     let mut out = format!("  proven: {}", if proven.is_empty() { "nothing".to_owned() } else { proven.join(", ") });
     match &proof.hash_kv {
         HashKvProof::Equal(answer) => {
-            out += &format!(", HashKV {} up to revision {} as etcd answered it\n", answer.hash, answer.revision);
+            out += &format!(", {} as etcd answered it\n", answer_text(answer));
         }
         HashKvProof::NoAnswer(reason) => out += &format!("\n  not compared with etcd's own HashKV: {reason}\n"),
         HashKvProof::Skipped => out += "\n",
@@ -31,7 +32,17 @@ pub(crate) fn text(proof: &Proof) -> String {
     out
 }
 
-/// The same as JSON.
+/// An answer in words.
+pub(crate) fn answer_text(answer: &HashKvAnswer) -> String {
+    format!("HashKV {} up to revision {}", answer.hash, answer.revision)
+}
+
+/// An answer as JSON.
+pub(crate) fn answer_document(answer: &HashKvAnswer) -> Value {
+    json!({"revision": answer.revision.0, "compact_revision": answer.compact_revision.0, "hash": answer.hash})
+}
+
+/// A proof as JSON.
 pub(crate) fn document(proof: &Proof) -> Value {
     let integrity = match proof.integrity {
         Integrity::Authenticated => "authenticated",
@@ -40,10 +51,7 @@ pub(crate) fn document(proof: &Proof) -> Value {
         Integrity::Unchecked => "unchecked",
     };
     let (hash_kv, missing) = match &proof.hash_kv {
-        HashKvProof::Equal(answer) => (
-            json!({"revision": answer.revision.0, "compact_revision": answer.compact_revision.0, "hash": answer.hash}),
-            None,
-        ),
+        HashKvProof::Equal(answer) => (answer_document(answer), None),
         HashKvProof::NoAnswer(reason) => (Value::Null, Some(reason.as_str())),
         HashKvProof::Skipped => (Value::Null, Some("skipped")),
     };

@@ -60,6 +60,21 @@ pub enum WatchTail {
     Fail(Code, &'static str),
 }
 
+/// How the question for HashKV goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashFault {
+    /// Not at all.
+    None,
+    /// The answer takes this long.
+    Slow(Duration),
+    /// An error of this code and text.
+    Error(Code, &'static str),
+    /// The answer is that of another member.
+    OtherMember(u64),
+    /// The answer names this compact revision, as one out of a cache does.
+    CompactRevision(i64),
+}
+
 /// When the fake's history is compacted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compaction {
@@ -110,6 +125,10 @@ pub struct Script {
     pub image: Bytes,
     /// How its stream goes wrong.
     pub snapshot_fault: SnapshotFault,
+    /// How HashKV goes wrong.
+    pub hash_fault: HashFault,
+    /// The member id in statuses once a snapshot was sent, where it is another one: a load balancer.
+    pub member_after_snapshot: Option<u64>,
 }
 
 impl Default for Script {
@@ -134,6 +153,8 @@ impl Default for Script {
             roles: Vec::new(),
             image: Bytes::from(vec![7; 256 << 10]),
             snapshot_fault: SnapshotFault::None,
+            hash_fault: HashFault::None,
+            member_after_snapshot: None,
         }
     }
 }
@@ -168,6 +189,8 @@ struct State {
     reads: AtomicUsize,
     watches: AtomicUsize,
     lease_questions: Meter,
+    hashes: AtomicUsize,
+    snapshots: AtomicUsize,
     token: Mutex<Option<String>>,
 }
 
@@ -185,6 +208,8 @@ impl FakeEtcd {
             reads: AtomicUsize::new(0),
             watches: AtomicUsize::new(0),
             lease_questions: Meter::default(),
+            hashes: AtomicUsize::new(0),
+            snapshots: AtomicUsize::new(0),
             token: Mutex::new(None),
         });
         let fake = Fake(state.clone());
@@ -219,6 +244,11 @@ impl FakeEtcd {
     /// How many leases were asked about, at most at once.
     pub fn lease_questions_at_once(&self) -> usize {
         self.state.lease_questions.most.load(Ordering::SeqCst)
+    }
+
+    /// How often somebody asked for HashKV.
+    pub fn hashes(&self) -> usize {
+        self.state.hashes.load(Ordering::SeqCst)
     }
 
     /// Makes all tokens invalid, as a restart of etcd does.
@@ -515,8 +545,10 @@ impl Maintenance for Fake {
         self.check_token(&request)?;
         let script = &self.0.script;
         let db_size = i64::try_from(script.image.len()).unwrap_or(i64::MAX);
+        let streamed = self.0.snapshots.load(Ordering::SeqCst) > 0;
+        let member = script.member_after_snapshot.filter(|_| streamed).unwrap_or(script.member);
         Ok(Response::new(StatusResponse {
-            header: self.header(script.member),
+            header: self.header(member),
             version: "3.6.16".to_owned(),
             db_size,
             leader: script.leader,
@@ -531,18 +563,27 @@ impl Maintenance for Fake {
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
         self.check_root(&request)?;
-        let compact_revision = self.0.compacted.load(Ordering::SeqCst);
+        self.0.hashes.fetch_add(1, Ordering::SeqCst);
+        let mut header = self.key_header();
+        let mut compact_revision = self.0.compacted.load(Ordering::SeqCst);
+        match &self.0.script.hash_fault {
+            HashFault::None => {}
+            HashFault::CompactRevision(revision) => compact_revision = *revision,
+            HashFault::Slow(delay) => tokio::time::sleep(*delay).await,
+            HashFault::Error(code, text) => return Err(Status::new(*code, *text)),
+            HashFault::OtherMember(member) => header = self.header(*member),
+        }
         let asked = request.into_inner().revision;
         if asked > 0 && asked < compact_revision {
             return Err(Status::new(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"));
         }
         let compact_revision = if compact_revision == 0 { -1 } else { compact_revision };
-        let header = self.key_header();
         Ok(Response::new(HashKvResponse { header, hash: 42, compact_revision, hash_revision: asked }))
     }
 
     async fn snapshot(&self, request: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
         self.check_root(&request)?;
+        self.0.snapshots.fetch_add(1, Ordering::SeqCst);
         let fake = self.clone();
         let answers = stream::unfold(0, move |index| {
             let fake = fake.clone();

@@ -12,4 +12,4 @@ pub(crate) use keys::KeyArgs;
 pub(crate) use output::{OutputArgs, OutputFormat};
 pub(crate) use plain::PlainArgs;
 pub(crate) use store::StoreArgs;
-pub(crate) use units::{parse_bytes, parse_duration, parse_label, parse_level};
+pub(crate) use units::{parse_bytes, parse_duration, parse_interval, parse_label, parse_level};

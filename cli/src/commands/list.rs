@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::args::{KeyArgs, OutputFormat, StoreArgs};
 use crate::output::{self, human_bytes};
+use crate::proof;
 
 /// Backups whose details are read at once.
 const PARALLEL_DETAILS: usize = 8;
@@ -125,10 +126,12 @@ fn details_text(details: &Details) -> String {
         Some(Ok(reader)) => {
             let (footer, facts) = (reader.footer(), &reader.footer().facts);
             let labels: String = facts.labels.iter().map(|(key, value)| format!(", {key}={value}")).collect();
+            let hash_kv = facts.hash_kv.iter().map(|answer| format!(", {}", proof::answer_text(answer)));
             format!(
-                "{encryption}, image {}, etcd {}{labels}",
+                "{encryption}, image {}, etcd {}{}{labels}",
                 human_bytes(footer.plain_bytes),
-                facts.source.etcd_version
+                facts.source.etcd_version,
+                hash_kv.collect::<String>()
             )
         }
     }
@@ -186,6 +189,8 @@ fn details_document(details: &Details) -> Value {
             fields.insert("labels".to_owned(), json!(facts.labels));
             fields.insert("etcd_version".to_owned(), json!(facts.source.etcd_version));
             fields.insert("endpoint".to_owned(), json!(facts.source.endpoint));
+            let answers: Vec<Value> = facts.hash_kv.iter().map(proof::answer_document).collect();
+            fields.insert("hashkv".to_owned(), json!(answers));
             fields.insert("tool_version".to_owned(), json!(facts.tool_version));
         }
     }

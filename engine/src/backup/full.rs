@@ -1,11 +1,14 @@
 //! One full: etcd's snapshot stream straight into the archive.
 //!
-//! The order matters. Without a key, first a look whether the archive is an encrypted one. Then the seam: a linearizable read through the pinned member gives L, and a watch gives the
-//! records of L. Then the stream, so that the image's own revision is L or later. The object is committed only after
-//! the stream has ended with the SHA-256 that etcd sent; on every other path it is taken back.
+//! The order matters. Without a key, first a look whether the archive is an encrypted one. Then the seam: a linearizable
+//! read through the pinned member gives L, and a watch gives the records of L. Then the stream, so that the image's own
+//! revision is L or later. Then, where it is due, HashKV at L: of the same member, whose identity is looked at once
+//! more, because the stream does not tell who sends it. The object is committed only after the stream has ended with the
+//! SHA-256 that etcd sent; on every other path it is taken back.
 
 use std::collections::BTreeMap;
 
+use super::hash_kv::{HashKvOutcome, HashKvPlan, HashKvPolicy};
 use crate::archive::{Archive, BackupWriter, WriteLimits};
 use crate::clock::UnixMillis;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,6 +31,8 @@ pub struct FullRequest {
     pub labels: BTreeMap<String, String>,
     /// Of etcdbr; stored with the backup.
     pub tool_version: String,
+    /// When the source is asked for its HashKV.
+    pub hash_kv: HashKvPolicy,
 }
 
 /// A full that is durable.
@@ -49,6 +54,8 @@ pub struct FullSummary {
     pub finished: UnixMillis,
     /// As requested.
     pub labels: BTreeMap<String, String>,
+    /// What it will be compared with when it is restored.
+    pub hash_kv: HashKvOutcome,
 }
 
 /// A full whose lineage and seam are settled, and whose stream has not begun.
@@ -89,8 +96,10 @@ pub async fn run_full(
     context: &RunContext,
 ) -> Result<FullSummary> {
     let started = begun.started;
+    let hash_kv = HashKvPlan::make(request.hash_kv, begun.source.cluster, archive, context);
+    let hash_kv = context.unless_stopped(async { Ok(hash_kv.await) }).await?;
     let mut stream = context.unless_stopped(begun.member.snapshot()).await?;
-    let BegunFull { name, source, seam, time_mark, auth_state, .. } = begun;
+    let BegunFull { name, member, source, seam, time_mark, auth_state, .. } = begun;
     context.note(format!(
         "streaming {} (member {}, etcd {}) at revision {} into {}",
         source.endpoint,
@@ -104,13 +113,18 @@ pub async fn run_full(
     let mut writer = archive.writer(name, request.limits)?;
     let sealed = async {
         let plain_sha256 = transfer(&mut stream, &mut writer, context).await?;
-        let capture = CaptureFacts { time_marks: vec![time_mark], auth_state, ..CaptureFacts::default() };
-        let facts = facts(request, plain_sha256, seam, source, capture, name.lineage, (started, context.clock.now()));
+        same_member(&member, context).await?;
+        let (outcome, hash_kv_asked) = hash_kv.ask(&member, seam.revision, context).await?;
+        let time_marks = vec![time_mark];
+        let capture = CaptureFacts { time_marks, auth_state, hash_kv_asked, ..CaptureFacts::default() };
+        let mut facts =
+            facts(request, plain_sha256, seam, source, capture, name.lineage, (started, context.clock.now()));
+        facts.hash_kv = outcome.answers();
         writer.seal_all(&facts).await?;
-        Ok(facts)
+        Ok((facts, outcome))
     };
-    let facts = match context.unless_stopped(sealed).await {
-        Ok(facts) => facts,
+    let (facts, hash_kv) = match context.unless_stopped(sealed).await {
+        Ok(sealed) => sealed,
         Err(error) => {
             // Held open while the store is asked to forget, it would pin pages of etcd's database.
             drop(stream);
@@ -128,7 +142,20 @@ pub async fn run_full(
         started,
         finished: context.clock.now(),
         labels: facts.labels,
+        hash_kv,
     })
+}
+
+/// The stream itself does not tell who sends it: a load balancer could have led it to another member.
+async fn same_member(member: &Member, context: &RunContext) -> Result<()> {
+    match member.status().await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Refused => Err(error),
+        Err(error) => {
+            context.note(format!("who sent the snapshot could not be looked at once more: {error}"));
+            Ok(())
+        }
+    }
 }
 
 fn facts(

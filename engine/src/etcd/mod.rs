@@ -5,7 +5,7 @@
 //! bound, and no stream is left open behind a value that was dropped.
 //!
 //! In the order of a full: [`Member::pin`], [`Member::linearizable_revision`], [`Member::seam`],
-//! [`Member::snapshot`], [`Member::hash_kv`].
+//! [`Member::snapshot`], [`Member::hash_kv_at_seam`].
 //!
 //! In the order of a capture: [`Member::pin`], [`Member::standing`] (can it be the history that was known?),
 //! [`Member::watch`] from far enough back that its records prove that it is, then [`WatchStream::next`] for ever. A
@@ -35,7 +35,7 @@ mod watch;
 pub use assemble::Revisions;
 pub use auth::AuthMark;
 pub use endpoint::{ENDPOINTS_MAX, Endpoint, EtcdOptions};
-pub use hash::{HashAnswer, HashAt};
+pub use hash::{HashAnswer, HashAt, SeamHash};
 pub use member::{Identity, Member};
 pub use probe::Readable;
 pub use seam::{Proof, SEAM_BYTES_MAX, SEAM_WAIT, SeamCapture, Unproven};

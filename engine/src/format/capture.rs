@@ -55,7 +55,17 @@ pub struct ChunkHistory {
     pub digest: HistoryDigest,
 }
 
-/// What a delta holds besides its records. Empty in a full, but for `compact_revision` and `auth_state`.
+/// A question for the source's HashKV, whatever came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HashKvAsked {
+    /// When.
+    pub at: UnixMillis,
+    /// How long the member took.
+    pub took_ms: u64,
+}
+
+/// What a delta holds besides its records. Empty in a full, but for `compact_revision`, `auth_state` and
+/// `hash_kv_asked`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CaptureFacts {
     /// In the order of both their members.
@@ -70,6 +80,8 @@ pub struct CaptureFacts {
     pub chunk_history: Vec<ChunkHistory>,
     /// What the source told of its users and roles, opaque; empty where it was not asked.
     pub auth_state: Vec<u8>,
+    /// The last question for HashKV, for this full or for one before it.
+    pub hash_kv_asked: Option<HashKvAsked>,
 }
 
 impl CaptureFacts {
@@ -91,6 +103,10 @@ impl CaptureFacts {
         footer.compact_revision = self.compact_revision.map_or(0, |revision| revision.0);
         footer.chunk_history = self.chunk_history.iter().map(history).collect();
         footer.auth_state = self.auth_state.clone();
+        footer.hash_kv_asked = self.hash_kv_asked.map(|asked| stored::HashKvAsked {
+            unix_ms: asked.at.0,
+            duration_ms: i64::try_from(asked.took_ms).unwrap_or(i64::MAX),
+        });
     }
 
     /// From the stored form.
@@ -127,6 +143,9 @@ impl CaptureFacts {
                 .collect::<Option<_>>()
                 .ok_or_else(|| damaged("no digest for a chunk"))?,
             auth_state: footer.auth_state.clone(),
+            hash_kv_asked: footer
+                .hash_kv_asked
+                .map(|asked| HashKvAsked { at: UnixMillis(asked.unix_ms), took_ms: asked.duration_ms.unsigned_abs() }),
         })
     }
 

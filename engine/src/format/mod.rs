@@ -11,7 +11,7 @@ mod key;
 mod name;
 mod records;
 
-pub use capture::{CaptureFacts, ChunkHistory, LeaseGrant, LeaseList, LeaseTtl, TimeMark};
+pub use capture::{CaptureFacts, ChunkHistory, HashKvAsked, LeaseGrant, LeaseList, LeaseTtl, TimeMark};
 pub use footer::{
     ChunkPlace, Footer, FooterFacts, HashKvAnswer, MAX_FOOTER_BYTES, RawFooter, Seam, SeamProof, Source, TRAILER_BYTES,
     Trailer,

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use etcdbr_engine::clock::UnixMillis;
 use etcdbr_engine::format::{
     BackupName, CaptureFacts, ChunkHistory, Codec, FRAME_HEADER_BYTES, FooterFacts, FrameHeader, FrameRole,
-    HashKvAnswer, HistoryDigest, KeyId, Kind, LeaseGrant, LeaseList, LeaseTtl, LineageId, NameKind, ObjectHeader,
-    ObjectNonce, Protection, RawFooter, RecordsDecoder, RecordsEncoder, Salt, Seam, SeamProof, Source, TAG_BYTES,
-    TRAILER_BYTES, TimeMark, Trailer, frame_aad, frame_nonce,
+    HashKvAnswer, HashKvAsked, HistoryDigest, KeyId, Kind, LeaseGrant, LeaseList, LeaseTtl, LineageId, NameKind,
+    ObjectHeader, ObjectNonce, Protection, RawFooter, RecordsDecoder, RecordsEncoder, Salt, Seam, SeamProof, Source,
+    TAG_BYTES, TRAILER_BYTES, TimeMark, Trailer, frame_aad, frame_nonce,
 };
 use etcdbr_engine::pipeline::{CompressionLevel, Opener, Protector, Sealer};
 use etcdbr_engine::record::{Change, Record, RecordRef};
@@ -255,6 +255,7 @@ fn delta_facts() -> FooterFacts {
             compact_revision: Some(Revision(44)),
             chunk_history: vec![ends(70, 4), ends(99, 3)],
             auth_state: vec![1, 2, 3],
+            hash_kv_asked: Some(HashKvAsked { at: UnixMillis(1_763_724_000_000), took_ms: 77 }),
         },
         ..facts()
     }
