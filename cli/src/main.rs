@@ -32,6 +32,8 @@ enum Command {
     List(commands::list::ListArgs),
     /// Turn a backup into a data directory that etcd starts from
     Restore(commands::restore::RestoreArgs),
+    /// Prove backups without restoring them: every byte, the tree of the database, etcd's own HashKV
+    Verify(commands::verify::VerifyArgs),
     /// Remove abandoned uploads from the archive's store
     Gc(commands::gc::GcArgs),
     /// Make a key for encrypted backups
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
             Command::Snapshot(args) => commands::snapshot::run(args, output, &context).await,
             Command::List(args) => commands::list::run(args, output, &context).await,
             Command::Restore(args) => commands::restore::run(args, output, &context).await,
+            Command::Verify(args) => commands::verify::run(args, output, &context).await,
             Command::Gc(args) => commands::gc::run(args, output, &context).await,
             Command::Keygen(args) => commands::keygen::run(&args, output),
         }

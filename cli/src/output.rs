@@ -36,15 +36,17 @@ pub(crate) fn fail(format: OutputFormat, error: &Error) -> ExitCode {
                 log(format_args!("hint:  {hint}"));
             }
         }
-        OutputFormat::Json => {
-            let document = json!({"error": {
-                "kind": error.kind().as_str(), "message": error.to_string(), "hint": error.next_step(),
-                "exit_code": error.kind().exit_code(),
-            }});
-            log(document);
-        }
+        OutputFormat::Json => log(json!({"error": error_document(error)})),
     }
     ExitCode::from(error.kind().exit_code())
+}
+
+/// An error as JSON.
+pub(crate) fn error_document(error: &Error) -> Value {
+    json!({
+        "kind": error.kind().as_str(), "message": error.to_string(), "hint": error.next_step(),
+        "exit_code": error.kind().exit_code(),
+    })
 }
 
 /// Words as a shell takes them.

@@ -69,11 +69,12 @@ impl Teller {
         let word = match phase {
             Phase::Backup => "backing up",
             Phase::Restore => "restoring",
+            Phase::Verify => "verifying",
             Phase::Proof => "proving",
             Phase::Sync => "making it durable",
         };
         let Some(slot) = &self.bar else {
-            if phase != Phase::Sync {
+            if !matches!(phase, Phase::Proof | Phase::Sync) {
                 self.line("info", &format!("{word}: about {}", output::human_bytes(total_bytes)));
             }
             return;
@@ -82,6 +83,7 @@ impl Teller {
             ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
         let template = match phase {
             Phase::Sync => "{prefix} {spinner}",
+            Phase::Proof => "{prefix} {spinner} {binary_bytes} of records read",
             _ => "{prefix} {wide_bar} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {msg}  {eta} left",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {

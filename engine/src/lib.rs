@@ -35,6 +35,7 @@ pub mod backup;
 pub mod capture;
 pub mod gc;
 pub mod restore;
+pub mod verify;
 
 // Floor 6: verbs that run by themselves.
 pub mod daemon;

@@ -13,6 +13,8 @@ pub enum Phase {
     Backup,
     /// An image is read from the archive into the stage.
     Restore,
+    /// An image is read from the archive to be proven.
+    Verify,
     /// An image is held against what is known of it.
     Proof,
     /// The staged files are made durable.

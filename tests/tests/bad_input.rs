@@ -2,20 +2,16 @@
 //! changed.
 
 use std::path::Path;
-use std::process::Command;
-use std::sync::Arc;
 
 use etcd_client::{Client, Permission};
-use etcdbr_engine::archive::{Keyring, KeyringSource, WriteLimits};
-use etcdbr_engine::revision::Revision;
-use etcdbr_engine::store::LocalStore;
 use etcdbr_tests::etcd::{Etcd, EtcdVersion, Seat};
 use etcdbr_tests::etcdbr::{Etcdbr, Outcome};
 use etcdbr_tests::fake_etcd::{FakeEtcd, Script, SnapshotFault};
 use etcdbr_tests::load::Noise;
+use etcdbr_tests::plant::{Planted, image_of};
 use etcdbr_tests::s3::{Act, Mode, Operation, S3Server};
 use etcdbr_tests::scenario::{BUCKET, Site, assert_failed, write_history};
-use etcdbr_tests::tiny;
+use etcdbr_tests::tmpfs::Tmpfs;
 
 /// A small backup in a local archive; its name.
 async fn site_with_backup() -> (Site, Etcd, String) {
@@ -109,9 +105,9 @@ async fn a_mount_point_is_filled_and_a_full_one_left_alone() {
             println!("skipped: this machine does not allow mounts");
             return;
         };
-        let outcome = restore(&site, &mount.0);
+        let outcome = restore(&site, mount.path());
         assert_eq!(outcome.code, Some(code), "{options}: {}", outcome.stderr);
-        let left: Vec<_> = std::fs::read_dir(&mount.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> = std::fs::read_dir(mount.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         let expected: &[&str] = if code == 0 { &["member"] } else { &[] };
         assert_eq!(left, expected, "{options}");
     }
@@ -128,7 +124,7 @@ async fn an_archive_on_a_full_disk_takes_nothing() {
     };
     let outcome = site.command(&["snapshot", "--once", "--endpoints", &source.endpoint()]).run();
     assert_failed(&outcome, 9, &["free some space"]);
-    assert_eq!(files_under(&mount.0), 0);
+    assert_eq!(files_under(mount.path()), 0);
 }
 
 #[tokio::test]
@@ -136,7 +132,7 @@ async fn an_image_that_is_no_database() {
     let site = Site::local();
     for (image, words) in [(vec![0; 40_960], "meta"), (Noise::new(7).bytes(40_960), "meta"), (vec![], "image")] {
         let _ = std::fs::remove_dir_all(site.path("archive"));
-        let name = plant(&site, &image, &image).await;
+        let name = Planted::new(&site, &image, 99).write(&site).await;
         let outcome = restore(&site, &site.path("restored"));
         assert_failed(&outcome, 6, &[&name]);
         println!("{words}: {}", outcome.stderr);
@@ -150,11 +146,7 @@ async fn an_image_that_is_older_than_its_name() {
     let site = Site::local();
     let source = Etcd::start(EtcdVersion::V3_5).await;
     source.client().await.put("k", "v", None).await.unwrap();
-    let saved = source.home().join("saved.db");
-    source.etcdctl(&["snapshot", "save", saved.to_str().unwrap()]);
-    let mut image = std::fs::read(saved).unwrap();
-    image.truncate(image.len() - 32);
-    plant(&site, &image, &image).await;
+    Planted::new(&site, &image_of(&source), 99).write(&site).await;
     assert_failed(&restore(&site, &site.path("restored")), 6, &["revision 2", "older than the 99"]);
     assert_untouched(&site);
 }
@@ -163,16 +155,9 @@ async fn an_image_that_is_older_than_its_name() {
 #[tokio::test]
 async fn an_image_without_the_sha256_of_its_footer() {
     let site = Site::local();
-    let name = plant(&site, &[1; 40_960], &[2; 40_960]).await;
+    let name = Planted::new(&site, &[1; 40_960], 99).promising(&[2; 40_960]).write(&site).await;
     assert_failed(&restore(&site, &site.path("restored")), 6, &[&name, "SHA-256 of its footer"]);
     assert_untouched(&site);
-}
-
-/// Writes `image`, whatever it is, as a genuine backup with its seam at revision 99 and the SHA-256 of `promised`.
-async fn plant(site: &Site, image: &[u8], promised: &[u8]) -> String {
-    let (keyring, _) = Keyring::load(&KeyringSource::File(site.path("key"))).unwrap();
-    let archive = tiny::archive(Arc::new(LocalStore::new(site.path("archive")).unwrap()), keyring);
-    tiny::write_full(&archive, WriteLimits::default(), Revision(99), (image, promised)).await.unwrap().to_string()
 }
 
 #[tokio::test]
@@ -355,22 +340,4 @@ async fn wait_until(condition: impl Fn() -> bool) {
 fn files_under(dir: &Path) -> usize {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     entries.flatten().map(|entry| if entry.path().is_dir() { files_under(&entry.path()) } else { 1 }).sum()
-}
-
-/// A small file system of its own; unmounted when dropped.
-struct Tmpfs(std::path::PathBuf);
-
-impl Tmpfs {
-    /// `None` where this process may not mount.
-    fn mount(dir: &Path, options: &str) -> Option<Self> {
-        std::fs::create_dir_all(dir).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir).output();
-        mounted.is_ok_and(|output| output.status.success()).then(|| Self(dir.to_owned()))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
 }

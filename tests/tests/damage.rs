@@ -13,6 +13,7 @@ use etcdbr_engine::replay::Thoroughness;
 use etcdbr_engine::restore::{Purpose, RestoreRequest, plan_restore, run_restore};
 use etcdbr_engine::revision::Revision;
 use etcdbr_engine::store::LocalStore;
+use etcdbr_engine::verify::{Scope, VerifyRequest, plan_verify, run_verify};
 use etcdbr_engine::{ErrorKind, Result};
 use etcdbr_tests::tiny;
 
@@ -20,9 +21,10 @@ use etcdbr_tests::tiny;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reader {
     Restore,
+    Verify,
 }
 
-const READERS: [Reader; 1] = [Reader::Restore];
+const READERS: [Reader; 2] = [Reader::Restore, Reader::Verify];
 
 /// A small backup in a directory, and a place for what is made of it.
 struct Patient {
@@ -60,12 +62,19 @@ impl Patient {
                     data_dir: self.target().join("etcd"),
                     limits: ReadLimits::default(),
                     thoroughness: Thoroughness::Full,
+                    bump: None,
                     staging: StageOptions { durability: Durability::None, wal: Preallocate::No },
                     purpose: Purpose::Restore,
                 };
                 run_restore(plan_restore(&self.archive, &Selection::Backup(*name), request).await?, &tiny::context())
                     .await
                     .map(drop)
+            }
+            Reader::Verify => {
+                let scope = Scope::One(Selection::Backup(*name));
+                let request = VerifyRequest { scope, scratch_dir: self.target(), limits: ReadLimits::default() };
+                let plan = plan_verify(&self.archive, request).await?;
+                run_verify(&self.archive, &plan, &tiny::context(), &mut |_| {}).await.map(drop)
             }
         }
     }

@@ -5,3 +5,4 @@ pub(crate) mod keygen;
 pub(crate) mod list;
 pub(crate) mod restore;
 pub(crate) mod snapshot;
+pub(crate) mod verify;

@@ -1,13 +1,13 @@
 //! `etcdbr restore`: turn a backup or a plain snapshot into a data directory that etcd starts from.
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use etcdbr_engine::Result;
 use etcdbr_engine::archive::{ReadLimits, Selection};
-use etcdbr_engine::datadir::{AuthState, Member, MembershipRequest, StageOptions};
+use etcdbr_engine::datadir::{AuthState, Member, MembershipRequest, RevisionBump, StageOptions};
 use etcdbr_engine::format::{BackupName, LineageId};
 use etcdbr_engine::replay::Thoroughness;
 use etcdbr_engine::restore::{
@@ -16,6 +16,7 @@ use etcdbr_engine::restore::{
 };
 use etcdbr_engine::run::RunContext;
 use etcdbr_engine::store::Transfer;
+use etcdbr_engine::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use crate::args::{KeyArgs, OutputFormat, PlainArgs, StoreArgs};
@@ -58,6 +59,12 @@ pub(crate) struct RestoreArgs {
     /// Restore the latest backup of this lineage
     #[arg(long, env = "ETCDBR_LINEAGE", value_name = "ID")]
     lineage: Option<LineageId>,
+    /// Let the new cluster's revisions go on this far beyond those of the backup, as etcdutl does; with --mark-compacted
+    #[arg(long, env = "ETCDBR_BUMP_REVISION", value_name = "N", help_heading = "New cluster")]
+    bump_revision: Option<NonZeroU64>,
+    /// Make all revisions before that compacted, so that watchers begin anew; with --bump-revision
+    #[arg(long, env = "ETCDBR_MARK_COMPACTED", value_parser = BoolishValueParser::new(), help_heading = "New cluster")]
+    mark_compacted: bool,
     /// For emergencies: install what authenticates without checking the tree of the database or its HashKV
     #[arg(long, env = "ETCDBR_SKIP_PROOF", value_parser = BoolishValueParser::new())]
     skip_proof: bool,
@@ -85,6 +92,10 @@ pub(crate) async fn run(args: RestoreArgs, format: OutputFormat, context: &RunCo
         (None, Some(id)) => Selection::Lineage(id),
         (None, None) => Selection::Latest,
     };
+    if args.mark_compacted != args.bump_revision.is_some() {
+        return Err(Error::new(ErrorKind::Invalid, "--bump-revision and --mark-compacted go together")
+            .hint("a bump alone would leave watchers waiting for revisions that never come"));
+    }
     let mut limits = ReadLimits::default();
     limits.threads = args.compression_threads.map_or(limits.threads, usize::from);
     let request = RestoreRequest {
@@ -98,6 +109,7 @@ pub(crate) async fn run(args: RestoreArgs, format: OutputFormat, context: &RunCo
         limits,
         thoroughness: if args.skip_proof { Thoroughness::Skip } else { Thoroughness::Full },
         staging: StageOptions::default(),
+        bump: args.bump_revision.map(RevisionBump::by),
         purpose: if args.dry_run { Purpose::DryRun } else { Purpose::Restore },
     };
     let (plan, source_flags) = match args.plain.source(args.store.tls(), limits, context)? {
@@ -191,6 +203,12 @@ fn member_lines(plan: &RestorePlan, source_flags: &[String]) -> Vec<String> {
         ] {
             words.extend([flag.to_owned(), value]);
         }
+        if let Some(bump) = plan.bump {
+            words.extend(["--bump-revision".to_owned(), bump.revisions().to_string(), "--mark-compacted".to_owned()]);
+        }
+        if plan.thoroughness == Thoroughness::Skip {
+            words.push("--skip-proof".to_owned());
+        }
         output::shell_line(&words)
     };
     membership.members().iter().map(line).collect()
@@ -237,15 +255,23 @@ fn summary_text(summary: &RestoreSummary) -> String {
         }
         Restored::Plain(name) => (name.clone(), String::new()),
     };
-    let compacted =
-        facts.compact_floor.map_or_else(|| "never compacted".to_owned(), |floor| format!("compacted at {floor}"));
+    let compacted = summary
+        .facts
+        .compact_revision
+        .map_or_else(|| "never compacted".to_owned(), |revision| format!("compacted at {revision}"));
     let mut out = format!(
         "restored {name} into {} in {:.1} s\n{taken}  revision {}, {compacted}, {}\n",
         summary.data_dir.display(),
         summary.duration_ms as f64 / 1000.0,
-        facts.revision,
+        summary.facts.revision,
         human_bytes(summary.facts.db_bytes),
     );
+    if facts.revision != summary.facts.revision {
+        out += &format!(
+            "  the backup is at revision {}; etcd goes on at {}, all before is compacted\n",
+            facts.revision, summary.facts.revision
+        );
+    }
     out += &proof::text(&summary.proof);
     if facts.leases + facts.missing_leases > 0 {
         out += &format!("  {} leases: each counts its full TTL again from the start of etcd\n", facts.leases);
@@ -291,8 +317,9 @@ fn summary_document(summary: &RestoreSummary) -> Value {
     let facts = &summary.facts.image;
     let mut document = json!({
         "data_dir": summary.data_dir,
-        "revision": facts.revision.0,
-        "compact_revision": facts.compact_floor.map(|floor| floor.0),
+        "revision": summary.facts.revision.0,
+        "backup_revision": facts.revision.0,
+        "compact_revision": summary.facts.compact_revision.map(|revision| revision.0),
         "db_bytes": summary.facts.db_bytes,
         "leases": facts.leases,
         "granted_leases": facts.missing_leases,

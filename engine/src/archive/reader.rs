@@ -108,7 +108,7 @@ impl Archive {
     /// # Errors
     /// As [`Archive::open`].
     pub async fn open_listed(&self, entry: &BackupEntry) -> Result<BackupReader> {
-        let whole = Some(entry.stored_bytes).filter(|bytes| *bytes <= WHOLE_BYTES);
+        let whole = Some(entry.stored_bytes).filter(|bytes| (1..=WHOLE_BYTES).contains(bytes));
         self.open_suffix(&entry.name, whole.unwrap_or(SUFFIX_BYTES)).await.map_err(|error| error.about(entry.name))
     }
 

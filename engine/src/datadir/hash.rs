@@ -347,4 +347,101 @@ mod tests {
         history.push(put(5, 0, "b", "1", 5, 1, 0));
         assert_eq!(hash(&history, 5, 3), hash(&history[2..], 5, -1));
     }
+
+    /// The specification, word for word: slow, and it holds everything.
+    fn specified(records: &[Record], at: i64, compact: i64) -> u32 {
+        let newest_at = |at: i64| {
+            let mut newest = HashMap::new();
+            for record in records.iter().filter(|record| record.main.0 <= at) {
+                newest.insert(stored_key(record.main, &record.value).unwrap().key.to_vec(), record);
+            }
+            newest.retain(|_, record| record.change == Change::Put);
+            newest
+        };
+        let mut kept = newest_at(at);
+        if kept.is_empty() {
+            kept = newest_at(compact);
+        }
+        let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+        digest.update(b"key");
+        for record in records.iter().filter(|record| record.main.0 <= at) {
+            if record.main.0 > compact || kept.values().any(|kept| *kept == record) {
+                digest.update(&record.bucket_key());
+                digest.update(&record.value);
+            }
+        }
+        digest.finalize() as u32
+    }
+
+    /// The records of transactions on six keys: each entry puts (even) or deletes (odd) its key; 12 bumps the revision.
+    fn history_of(transactions: &[Vec<u8>]) -> Vec<Record> {
+        let mut records = Vec::new();
+        let mut lives: HashMap<u8, (i64, i64)> = HashMap::new();
+        let mut main = 1;
+        for transaction in transactions {
+            main += 1;
+            let mut touched = Vec::new();
+            for &op in transaction {
+                let (key, name) = (op / 2, format!("key-{}", op / 2));
+                let sub = touched.len() as i64;
+                if touched.contains(&key) {
+                    continue;
+                }
+                match (op, lives.get(&key).copied()) {
+                    (12.., _) if touched.is_empty() => {
+                        main += 5;
+                        let marker = Record { main: Revision(main), sub: 0, change: Change::Put, value: Bytes::new() };
+                        records.push(marker);
+                        main += 1;
+                        continue;
+                    }
+                    (12.., _) => continue,
+                    (_, Some(_)) if op % 2 == 1 => {
+                        lives.remove(&key);
+                        records.push(delete(main, sub, &name));
+                    }
+                    (_, None) if op % 2 == 1 => continue,
+                    (_, life) => {
+                        let (create, version) = life.unwrap_or((main, 0));
+                        lives.insert(key, (create, version + 1));
+                        records.push(put(main, sub, &name, "value", create, version + 1, 0));
+                    }
+                }
+                touched.push(key);
+            }
+        }
+        records
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_history_hashes_as_specified(
+            transactions in proptest::collection::vec(proptest::collection::vec(0..=12_u8, 1..4), 0..25),
+            at in 1..60_i64,
+            floor in 1..60_i64,
+        ) {
+            let history = history_of(&transactions);
+            proptest::prop_assert_eq!(hash(&history, at, -1), specified(&history, at, -1));
+            if floor <= at {
+                let expected = specified(&history, at, floor);
+                proptest::prop_assert_eq!(hash(&history, at, floor), expected);
+                // And where the history is compacted already: half way, or as far as the server itself.
+                for done in [floor / 2, floor] {
+                    proptest::prop_assert_eq!(hash(&compacted(&history, done), at, floor), expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_million_keys_are_told_apart_in_little_memory() {
+        let mut survey = Survey::at_floor(Revision(i64::MAX));
+        for n in 0..1_000_000_i64 {
+            let key = n.to_be_bytes();
+            survey.see(Revision(n), Change::Put, &StoredKey { key: &key, lease: 0, version: 1 }).unwrap();
+        }
+        assert_eq!(survey.alive(), 1_000_000);
+        assert_eq!(size_of::<([u32; 3], u32)>(), 16);
+        assert!(survey.by_key.capacity() < 2_000_000);
+    }
 }

@@ -31,7 +31,7 @@ pub use image::{Attention, AuthState, Examined, Image, ImageFacts, PageCounts, S
 pub use install::{InstalledDataDir, ReadyDataDir};
 pub use membership::{Member, Membership, MembershipRequest};
 pub use mvcc::{decode_record, record_key_parts};
-pub use rewrite::DatabaseFacts;
+pub use rewrite::{DatabaseFacts, RevisionBump};
 pub use scratch::Scratch;
 pub use snap::{SnapFile, read_snap};
 pub use stage::{Preallocate, StageOptions, StagedDataDir};

@@ -7,8 +7,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use bytes::Bytes;
 
 use super::disk::{self, operation};
 use super::durability::Durability;
@@ -16,20 +19,55 @@ use super::image::{Examined, Image, ImageFacts, each_entry};
 use super::membership::Membership;
 use super::wal::TERM;
 use crate::bbolt::{BoltFile, Extension};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{Change, Record};
+use crate::revision::Revision;
 
 /// Keys of the `meta` bucket that speak of the source's raft and storage version.
 const CONSISTENT_INDEX: &[u8] = b"consistent_index";
 const RAFT_TERM: &[u8] = b"term";
 const CONF_STATE: &[u8] = b"confState";
 const STORAGE_VERSION: &[u8] = b"storageVersion";
+const SCHEDULED_COMPACTION: &[u8] = b"scheduledCompactRev";
+/// Far enough for any history, and leaves room to go on.
+const MAX_BUMPED: i64 = i64::MAX / 2;
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
+
+/// Lets the revisions of a restored cluster go on this far beyond those of the image, and makes all that lie before
+/// compacted: watchers that have seen more than the image holds are told so, and begin anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RevisionBump(NonZeroU64);
+
+impl RevisionBump {
+    /// A bump by so many revisions.
+    pub fn by(revisions: NonZeroU64) -> Self {
+        Self(revisions)
+    }
+
+    /// So many revisions.
+    pub fn revisions(self) -> u64 {
+        self.0.get()
+    }
+
+    /// Where a cluster at `revision` goes on.
+    fn from(self, revision: Revision) -> Result<Revision> {
+        let bumped = i64::try_from(self.0.get()).ok().and_then(|by| revision.0.checked_add(by));
+        bumped.filter(|bumped| *bumped <= MAX_BUMPED).map(Revision).ok_or_else(|| {
+            let message = format!("--bump-revision {} leads too far from revision {revision}", self.0);
+            Error::new(ErrorKind::Invalid, message).hint("one billion (1000000000) is the usual choice")
+        })
+    }
+}
 
 /// What was made of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseFacts {
     /// The image as it was.
     pub image: ImageFacts,
+    /// The revision that etcd will start at: the image's, or where a bump leads from there.
+    pub revision: Revision,
+    /// The revision that it will be compacted at.
+    pub compact_revision: Option<Revision>,
     /// Bytes of the database as it is now.
     pub db_bytes: u64,
     /// Bytes of it that were written, the image included.
@@ -47,15 +85,21 @@ pub(super) fn rewrite(
     image: &Image,
     examined: Examined,
     membership: &Membership,
+    bump: Option<RevisionBump>,
     durability: Durability,
 ) -> Result<DatabaseFacts> {
+    let bumped = bump.map(|bump| bump.from(examined.facts.revision)).transpose()?;
     let file = image.tree()?;
     let used_bytes = file.used_bytes();
     let mut out = BufWriter::with_capacity(WRITE_BUFFER_BYTES, Pages { db, path });
     out.seek(SeekFrom::Start(used_bytes)).map_err(|error| local("extend the database", error))?;
     let mut extension = Extension::begin(file, out)?;
-    for (name, entries) in new_buckets(&file, membership)? {
+    for (name, entries) in new_buckets(&file, membership, bumped)? {
         extension.replace(name.as_bytes(), entries.iter().map(Ok))?;
+    }
+    if let Some(revision) = bumped {
+        // The marker of etcd's own restore: a record of no key, which moves the revision and serves nothing.
+        extension.append(b"key", [Ok((revision_key(revision), b""))])?;
     }
     let missing = examined.leases.missing();
     if !missing.is_empty() {
@@ -73,13 +117,23 @@ pub(super) fn rewrite(
         written_bytes += meta.len() as u64;
     }
     sync(db, path, durability)?;
-    Ok(DatabaseFacts { image: examined.facts, db_bytes: used_bytes + extended.written_bytes, written_bytes })
+    Ok(DatabaseFacts {
+        revision: bumped.unwrap_or(examined.facts.revision),
+        compact_revision: bumped.or(examined.facts.compact_floor),
+        image: examined.facts,
+        db_bytes: used_bytes + extended.written_bytes,
+        written_bytes,
+    })
 }
 
 type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The buckets that speak of the cluster rather than of its data, as the new cluster has them.
-fn new_buckets(file: &BoltFile<'_>, membership: &Membership) -> Result<[(&'static str, Entries); 5]> {
+fn new_buckets(
+    file: &BoltFile<'_>,
+    membership: &Membership,
+    bumped: Option<Revision>,
+) -> Result<[(&'static str, Entries); 5]> {
     let mut meta = Entries::new();
     each_entry(file, b"meta", |entry| {
         meta.insert(entry.key.to_vec(), entry.value.to_vec());
@@ -91,6 +145,10 @@ fn new_buckets(file: &BoltFile<'_>, membership: &Membership) -> Result<[(&'stati
     meta.insert(RAFT_TERM.to_vec(), TERM.to_be_bytes().to_vec());
     meta.insert(CONF_STATE.to_vec(), membership.conf_state_json()?);
     meta.remove(STORAGE_VERSION);
+    if let Some(revision) = bumped {
+        // Asked for, not finished: etcd does the compaction itself when it starts.
+        meta.insert(SCHEDULED_COMPACTION.to_vec(), revision_key(revision));
+    }
     // etcd 3.7 takes its voters from here: every member of one restore must have the same ones, and all of them.
     let mut members = Entries::new();
     for member in membership.members() {
@@ -122,6 +180,11 @@ fn merged<'a>(
         }
         Some(Ok((entry.key.to_vec(), entry.value.to_vec())))
     }))
+}
+
+/// The key of the first record of `revision`, which is also how the `meta` bucket writes a revision.
+fn revision_key(revision: Revision) -> Vec<u8> {
+    Record { main: revision, sub: 0, change: Change::Put, value: Bytes::new() }.bucket_key()
 }
 
 /// New pages on their way into the file.

@@ -11,7 +11,7 @@ use super::image::{Examined, Image, TakesImage};
 use super::install::ReadyDataDir;
 use super::membership::Membership;
 use super::place::Place;
-use super::rewrite::rewrite;
+use super::rewrite::{RevisionBump, rewrite};
 use super::{snap, wal};
 use crate::error::Result;
 
@@ -69,10 +69,17 @@ impl StagedDataDir {
     /// Makes `image`, this stage's own, that of a new cluster of `membership`, and writes WAL and `.snap`.
     ///
     /// # Errors
-    /// `Damaged` where the image does not parse; `Local` where the disk is full or refuses.
-    pub fn finish(self, image: Image, examined: Examined, membership: &Membership) -> Result<ReadyDataDir> {
+    /// `Damaged` where the image does not parse; `Invalid` for a bump that leads too far; `Local` where the disk is full
+    /// or refuses.
+    pub fn finish(
+        self,
+        image: Image,
+        examined: Examined,
+        membership: &Membership,
+        bump: Option<RevisionBump>,
+    ) -> Result<ReadyDataDir> {
         let path = db_path(&self.place);
-        let mut facts = rewrite((&self.db, &path), &image, examined, membership, self.options.durability)
+        let mut facts = rewrite((&self.db, &path), &image, examined, membership, bump, self.options.durability)
             .map_err(|error| error.about(path.display()))?;
         drop(image);
         facts.written_bytes += self.written_bytes;

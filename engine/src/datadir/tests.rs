@@ -118,7 +118,7 @@ fn ready(data_dir: &Path, image: &[u8]) -> Result<ReadyDataDir> {
 fn finished(mut staged: StagedDataDir, membership: &Membership) -> Result<ReadyDataDir> {
     let image = staged.image()?;
     let examined = image.examine(Scrutiny::Strict, None, &mut |_| Ok(()))?;
-    staged.finish(image, examined, membership)
+    staged.finish(image, examined, membership, None)
 }
 
 fn restore(data_dir: &Path) -> Result<PathBuf> {
@@ -176,7 +176,7 @@ fn facts_tell_revision_floor_auth_and_leases() {
     let temp = TempDir::new().unwrap();
     let image = image_of(&buckets());
     let ready = ready(&temp.path().join("etcd"), &image).unwrap();
-    let DatabaseFacts { image: facts, db_bytes, written_bytes } = ready.facts().clone();
+    let DatabaseFacts { image: facts, db_bytes, written_bytes, .. } = ready.facts().clone();
     assert_eq!((facts.revision, facts.compact_floor, facts.records), (Revision(699), Some(Revision(200)), 698));
     assert_eq!((facts.auth, facts.leases, facts.missing_leases), (AuthState::Enabled, 1, 1));
     let path = ready.install().unwrap().path.join("member/snap/db");
@@ -281,6 +281,144 @@ fn three_members_get_the_same_database() {
     assert_eq!(buckets_of(&databases[0])["members"].len(), 3);
     ids.dedup();
     assert_eq!(ids.len(), 3);
+}
+
+// What is found in an image.
+
+/// `image` in a scratch file.
+fn scratched(image: &[u8]) -> Image {
+    let temp = TempDir::new().unwrap();
+    let mut scratch = Scratch::create(temp.path(), image.len() as u64).unwrap();
+    for piece in image.chunks(5000) {
+        scratch.write_image(piece).unwrap();
+    }
+    scratch.image().unwrap()
+}
+
+#[test]
+fn both_scrutinies_find_the_same_but_for_pages() {
+    let image = scratched(&image_of(&buckets()));
+    let strict = image.examine(Scrutiny::Strict, None, &mut |_| Ok(())).unwrap();
+    let readable = image.examine(Scrutiny::Readable, None, &mut |_| Ok(())).unwrap();
+    assert!(strict.facts.pages.is_some_and(|pages| pages.used > 10));
+    assert_eq!(readable.facts, ImageFacts { pages: None, ..strict.facts.clone() });
+    assert_eq!((strict.facts.missing_leases, strict.hash), (1, None));
+    // All puts are of two keys.
+    assert_eq!(image.live_keys().unwrap(), 2);
+}
+
+#[test]
+fn an_examination_hashes_what_hash_kv_hashes() {
+    let buckets = buckets();
+    let image = scratched(&image_of(&buckets));
+    let point =
+        |revision, compact: Option<i64>| HashPoint { revision: Revision(revision), compact: compact.map(Revision) };
+    for point in
+        [point(699, Some(200)), point(650, Some(600)), point(500, None), point(1, None), point(9_999, Some(9_000))]
+    {
+        let records = || Ok(buckets["key"].iter().map(|(key, value)| Ok((key, value))));
+        let expected = hash_kv(records, point).unwrap();
+        for scrutiny in [Scrutiny::Strict, Scrutiny::Readable] {
+            let examined = image.examine(scrutiny, Some(point), &mut |_| Ok(())).unwrap();
+            assert_eq!(examined.hash, Some(expected), "{point:?}");
+        }
+    }
+}
+
+/// A tree that the strict check refuses, and that can be read: `--skip-proof` gives it back.
+#[test]
+fn what_is_only_readable_is_refused_by_the_strict_check_alone() {
+    let mut bytes = image_of(&buckets());
+    let file = BoltFile::open(&bytes).unwrap();
+    let free = (2..file.meta().high_water.0).find(|page| {
+        let at = *page as usize * 4096;
+        // A branch: its first key gets smaller than its child's.
+        bytes[at + 8] == 1
+    });
+    let at = free.expect("a branch") as usize * 4096 + 16;
+    let position = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    bytes[at + position + 7] -= 1;
+    let image = scratched(&bytes);
+    let strict = image.examine(Scrutiny::Strict, None, &mut |_| Ok(()));
+    refusal(strict, ErrorKind::Damaged, &["page", "key"]);
+    let readable = image.examine(Scrutiny::Readable, None, &mut |_| Ok(())).unwrap();
+    assert_eq!((readable.facts.records, readable.facts.revision), (698, Revision(699)));
+}
+
+#[test]
+fn attention_ends_an_examination() {
+    let big: BTreeMap<_, _> = (2..200).map(|main| (revision_key(main), vec![0; 40_000])).collect();
+    let mut buckets = buckets();
+    let value = put(2, "/big", 0).value.to_vec();
+    let padded = |_: &Vec<u8>| [value.as_slice(), b"\x2a\xc0\xb8\x02", &vec![0; 40_000]].concat();
+    buckets.insert("key", big.into_iter().map(|(key, old)| (key, padded(&old))).collect());
+    let image = scratched(&image_of(&buckets));
+    let mut told = Vec::new();
+    image
+        .examine(Scrutiny::Strict, None, &mut |read| {
+            told.push(read);
+            Ok(())
+        })
+        .unwrap();
+    assert!(told.len() == 1 && told[0] >= 4 << 20, "{told:?}");
+    let stopped = |_| Err(Error::new(ErrorKind::Interrupted, "stopped"));
+    refusal(image.examine(Scrutiny::Strict, None, &mut { stopped }), ErrorKind::Interrupted, &["stopped"]);
+}
+
+#[test]
+fn an_image_in_mid_compaction_has_the_floor_that_was_asked_for() {
+    let image = scratched(&image_of(&buckets()));
+    let facts = image.examine(Scrutiny::Strict, None, &mut |_| Ok(())).unwrap().facts;
+    assert_eq!(facts.compact_floor, Some(Revision(200)), "finished is 100");
+}
+
+// Where revisions go on.
+
+fn bumped(buckets: &Buckets, by: u64) -> Result<(DatabaseFacts, Vec<u8>)> {
+    let temp = TempDir::new().unwrap();
+    let mut staged = stage(&temp.path().join("etcd"))?;
+    staged.write_image(&image_of(buckets))?;
+    let image = staged.image()?;
+    let examined = image.examine(Scrutiny::Strict, None, &mut |_| Ok(()))?;
+    let bump = RevisionBump::by(by.try_into().expect("not zero"));
+    let ready = staged.finish(image, examined, &membership(), Some(bump))?;
+    let facts = ready.facts().clone();
+    let path = ready.install()?.path;
+    Ok((facts, fs::read(path.join("member/snap/db")).unwrap()))
+}
+
+#[test]
+fn a_bump_appends_its_marker_and_schedules_the_compaction() {
+    let (facts, bytes) = bumped(&buckets(), 1000).unwrap();
+    assert_eq!((facts.image.revision, facts.revision), (Revision(699), Revision(1699)));
+    assert_eq!((facts.image.compact_floor, facts.compact_revision), (Some(Revision(200)), Some(Revision(1699))));
+    let got = buckets_of(&bytes);
+    let mut records = buckets()["key"].clone();
+    records.insert(revision_key(1699), Vec::new());
+    assert_eq!(got["key"], records);
+    assert_eq!(got["meta"][&b"scheduledCompactRev"[..]], revision_key(1699));
+    assert_eq!(got["meta"][&b"finishedCompactRev"[..]], revision_key(100), "untouched");
+    // It reads like any other image.
+    let facts = scratched(&bytes).examine(Scrutiny::Strict, None, &mut |_| Ok(())).unwrap().facts;
+    assert_eq!((facts.revision, facts.compact_floor, facts.records), (Revision(1699), Some(Revision(1699)), 699));
+}
+
+#[test]
+fn a_bump_counts_from_the_revision_whatever_it_comes_from() {
+    let empty: Buckets = [("key", BTreeMap::new()), ("meta", BTreeMap::new())].into();
+    let (facts, bytes) = bumped(&empty, 7).unwrap();
+    assert_eq!(facts.revision, Revision(8), "an empty etcd is at revision 1");
+    assert_eq!(buckets_of(&bytes)["key"].keys().collect::<Vec<_>>(), [&revision_key(8)]);
+    let mut compacted = buckets();
+    compacted.get_mut("meta").unwrap().insert(b"finishedCompactRev".to_vec(), revision_key(900));
+    assert_eq!(bumped(&compacted, 1).unwrap().0.revision, Revision(901));
+}
+
+#[test]
+fn a_bump_beyond_all_revisions_is_refused() {
+    for by in [u64::MAX, i64::MAX as u64, i64::MAX as u64 / 2] {
+        refusal(bumped(&buckets(), by), ErrorKind::Invalid, &["--bump-revision", &by.to_string()]);
+    }
 }
 
 // Where it goes.

@@ -109,9 +109,7 @@ impl Proving {
             thoroughness,
         }
     }
-}
 
-impl Proving {
     /// What the image of a plain snapshot is held against, beside its SHA-256.
     pub fn of_plain(checked: HashCheck, thoroughness: Thoroughness) -> Self {
         Self { integrity: checked.into(), promised: Revision::default(), answers: Vec::new(), thoroughness }
@@ -204,4 +202,53 @@ fn compare(answer: HashKvAnswer, hash: u32, facts: &ImageFacts) -> Result<HashKv
         ),
     )
     .hint("use another backup; look for disk or memory errors on the source: its own picture of its data was not this"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datadir::AuthState;
+
+    fn facts(revision: i64, floor: i64) -> ImageFacts {
+        ImageFacts {
+            revision: Revision(revision),
+            compact_floor: (floor > 0).then_some(Revision(floor)),
+            records: 1,
+            auth: AuthState::Disabled,
+            leases: 0,
+            missing_leases: 0,
+            used_bytes: 4096,
+            pages: None,
+        }
+    }
+
+    fn answer(compact: i64) -> HashKvAnswer {
+        HashKvAnswer { revision: Revision(20), compact_revision: Revision(compact), hash: 7, duration_ms: 1 }
+    }
+
+    #[test]
+    fn hashes_are_compared_unless_the_image_is_compacted_further() {
+        for (compact, floor) in [(-1, -1), (5, -1), (5, 5), (9, 5)] {
+            let facts = facts(20, floor);
+            assert_eq!(compare(answer(compact), 7, &facts).unwrap(), HashKvProof::Equal(answer(compact)));
+            let error = compare(answer(compact), 8, &facts).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged);
+            assert!(error.to_string().contains("HashKV 8, the source answered 7"), "{error}");
+        }
+        for (compact, floor) in [(-1, 5), (5, 6)] {
+            assert!(matches!(compare(answer(compact), 8, &facts(20, floor)), Ok(HashKvProof::NoAnswer(_))));
+        }
+    }
+
+    #[test]
+    fn an_image_must_reach_what_its_name_promises() {
+        assert!(reaches(Revision(20), &facts(20, -1)).is_ok());
+        assert_eq!(reaches(Revision(21), &facts(20, -1)).unwrap_err().kind(), ErrorKind::Damaged);
+    }
+
+    #[test]
+    fn a_source_that_was_never_compacted_hashes_all() {
+        assert_eq!(point(&answer(-1)).compact, None);
+        assert_eq!(point(&answer(4)).compact, Some(Revision(4)));
+    }
 }

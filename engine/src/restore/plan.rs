@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::archive::{Archive, BackupEntry, BackupReader, ReadLimits, Selection, select};
-use crate::datadir::{Membership, MembershipRequest, StageOptions, WAL_BYTES};
+use crate::datadir::{Membership, MembershipRequest, RevisionBump, StageOptions, WAL_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::PlainSnapshot;
 use crate::replay::Thoroughness;
@@ -33,6 +33,8 @@ pub struct RestoreRequest {
     pub thoroughness: Thoroughness,
     /// How it is written; the default is for data that somebody will rely on.
     pub staging: StageOptions,
+    /// Whether the revisions go on further up.
+    pub bump: Option<RevisionBump>,
     /// Run, or only shown.
     pub purpose: Purpose,
 }
@@ -48,8 +50,11 @@ pub struct RestorePlan {
     pub data_dir: PathBuf,
     /// Free bytes that the file system must have.
     pub needed_bytes: u64,
+    /// How much is proven before anything is installed.
+    pub thoroughness: Thoroughness,
+    /// Whether the revisions go on further up.
+    pub bump: Option<RevisionBump>,
     pub(super) limits: ReadLimits,
-    pub(super) thoroughness: Thoroughness,
     pub(super) staging: StageOptions,
 }
 
@@ -102,8 +107,8 @@ pub fn plan_plain_restore(snapshot: PlainSnapshot, request: RestoreRequest) -> R
 
 fn plan(source: RestoreSource, membership: Membership, request: RestoreRequest) -> RestorePlan {
     let needed_bytes = source.image_bytes() + WAL_BYTES + ADDED_BYTES;
-    let RestoreRequest { data_dir, limits, thoroughness, staging, .. } = request;
-    RestorePlan { source, membership, data_dir, needed_bytes, limits, thoroughness, staging }
+    let RestoreRequest { data_dir, limits, thoroughness, bump, staging, .. } = request;
+    RestorePlan { source, membership, data_dir, needed_bytes, limits, thoroughness, bump, staging }
 }
 
 impl RestoreSource {

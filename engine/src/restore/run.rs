@@ -47,7 +47,7 @@ pub enum Restored {
 /// and the file system; `Interrupted`. The target is as it was then.
 pub async fn run_restore(plan: RestorePlan, context: &RunContext) -> Result<RestoreSummary> {
     let started = context.clock.now();
-    let RestorePlan { source, membership, data_dir, needed_bytes, limits, thoroughness, staging } = plan;
+    let RestorePlan { source, membership, data_dir, needed_bytes, limits, thoroughness, bump, staging } = plan;
     let stage = {
         let data_dir = data_dir.clone();
         blocking(move || StagedDataDir::create(&data_dir, needed_bytes, staging)).await?
@@ -67,7 +67,7 @@ pub async fn run_restore(plan: RestorePlan, context: &RunContext) -> Result<Rest
     context.monitor.tell(Event::Begin { phase: Phase::Sync, total_bytes: 0 });
     let ready = {
         let membership = membership.clone();
-        let finished = blocking(move || stage.finish(image, examined, &membership)).await;
+        let finished = blocking(move || stage.finish(image, examined, &membership, bump)).await;
         finished.map_err(|error| error.about(&name))?
     };
     let facts = ready.facts().clone();
