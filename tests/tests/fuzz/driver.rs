@@ -169,8 +169,8 @@ impl Explorer {
             Until::Time(end) => Instant::now() >= end,
         };
         while !over(self.executions) {
-            // Half of the time one that was there from the start: what is kept soon outnumbers them.
-            let pool = if self.noise.next_u64().is_multiple_of(2) { first } else { corpus.len() };
+            // Now and then one that was there from the start: what is kept soon outnumbers them.
+            let pool = if self.noise.next_u64().is_multiple_of(4) { first } else { corpus.len() };
             let mut input = corpus[below(&mut self.noise, pool)].clone();
             let other = &corpus[below(&mut self.noise, corpus.len())];
             mutate(&mut self.noise, &mut input, other);
