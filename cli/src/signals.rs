@@ -29,7 +29,7 @@ async fn wait([mut interrupt, mut terminate, mut hang_up]: [Signal; 3], stop: Ca
     };
     next().await;
     stop.cancel();
-    output::log("stopping: taking back what was begun (once more to stop at once)");
+    output::log("stopping in order (once more to stop at once)");
     next().await;
     std::process::exit(ErrorKind::Interrupted.exit_code().into());
 }
