@@ -34,6 +34,9 @@ async fn backup_to_minio_and_restore_onto_either_version() {
         let leaks = |bytes: &[u8]| bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes());
         assert!(!objects.iter().any(|(key, bytes)| leaks(key.as_bytes()) || leaks(bytes)));
 
+        let verified = site.command(&["verify", "--output=json"]).succeed().json();
+        assert_eq!(verified["proof"]["hashkv"]["hash"], picture.hash.hash, "{verified}");
+
         for target_version in [EtcdVersion::V3_5, EtcdVersion::V3_7] {
             let seat = Seat::new("m0");
             let dir = site.path(&format!("{target_version:?}"));

@@ -20,7 +20,7 @@ fn every_format_version_has_a_frozen_archive() {
 }
 
 #[tokio::test]
-async fn frozen_archives_restore() {
+async fn frozen_archives_are_sound_and_restore() {
     for version in std::fs::read_dir(frozen()).unwrap().map(|entry| entry.unwrap().path()) {
         for kind in ["encrypted", "unencrypted"] {
             let work = tempfile::tempdir().unwrap();
@@ -29,13 +29,13 @@ async fn frozen_archives_restore() {
                 .arg(version.join(kind))
                 .args(["--initial-cluster", &initial_cluster(std::slice::from_ref(&seat)), "--data-dir"])
                 .arg(&data_dir);
+            let verify = ["verify", "--all", "--store-prefix=prod", "--store-container"];
+            let verify = Etcdbr::new(verify).arg(version.join(kind)).arg("--scratch-dir").arg(work.path());
             // Not a secret: it opens this archive alone.
             let key = std::fs::read_to_string(version.join("key")).unwrap();
-            if kind == "encrypted" {
-                restore.env("ETCDBR_ENCRYPTION_KEY", key).succeed()
-            } else {
-                restore.succeed()
-            };
+            for run in [verify, restore] {
+                if kind == "encrypted" { run.env("ETCDBR_ENCRYPTION_KEY", &key).succeed() } else { run.succeed() };
+            }
             let etcd = Etcd::builder(EtcdVersion::V3_5).seat(seat).data_dir(&data_dir).start().await;
             let mut client = etcd.client().await;
             for (name, value, version) in [("/frozen/a", "second", 2), ("/frozen/b", "only", 1)] {

@@ -82,6 +82,15 @@ async fn a_large_database_goes_through_with_bounded_memory_and_no_temp_file() {
     let backup = store(run).succeed();
     show("backup", &backup, BACKUP_LIMIT_BYTES);
 
+    let run = Etcdbr::new(["verify", "--output=json"]).env("TMPDIR", &tmp);
+    let verified = store(run).succeed();
+    show("verify", &verified, RESTORE_LIMIT_BYTES);
+    assert_eq!(verified.json()["proof"]["hashkv"]["hash"], hash.hash, "{}", verified.stdout);
+    assert!(verified.peak_rss_bytes < RESTORE_LIMIT_BYTES, "verify took {} bytes", verified.peak_rss_bytes);
+    let mut scratch = strays(&verified.files, &[&archive, &key]);
+    scratch.retain(|file| !(file.starts_with(&tmp) && file.to_string_lossy().ends_with(" (deleted)")));
+    assert_eq!(scratch, Vec::<&PathBuf>::new(), "files open in the verification");
+
     let seat = source.seat().clone();
     source.stop();
     let run = Etcdbr::new(["restore", "--name", &seat.name, "--data-dir"]).arg(&restored).env("TMPDIR", &tmp);

@@ -53,6 +53,8 @@ async fn the_sources_own_hash_is_stored_and_proves_every_restore() {
         let listed = site.command(&["list", "--details"]).succeed().stdout;
         assert!(listed.contains(&words), "{listed}");
 
+        let plan = restore(&site, &site.path("restored"), &["--dry-run"]).stdout;
+        assert!(plan.contains(&words), "{plan}");
         let restored = restore(&site, &site.path("restored"), &["--output=json"]).json();
         let proof = json!({
             "integrity": "authenticated", "image_sha256": true, "tree": "sound", "hashkv": expected,

@@ -165,8 +165,13 @@ fn source_text(source: &RestoreSource) -> String {
     match source {
         RestoreSource::Backup { entry, reader } => {
             let facts = &reader.footer().facts;
+            let hash_kv = match facts.hash_kv.first() {
+                Some(answer) => format!("{} as etcd answered it", proof::answer_text(answer)),
+                None => "no HashKV was stored with this backup".to_owned(),
+            };
             format!(
-                "  taken     {} from {} (etcd {}), at revision {} or a little later\n  reads     1 object, {}\n",
+                "  taken     {} from {} (etcd {}), at revision {} or a little later\n  reads     1 object, {}\n  \
+                 hashkv    {hash_kv}\n",
                 facts.started,
                 facts.source.endpoint,
                 facts.source.etcd_version,

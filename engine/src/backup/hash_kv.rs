@@ -108,7 +108,10 @@ impl HashKvPlan {
                 hash: answer.hash,
                 duration_ms: took_ms,
             }),
-            Err(why) => HashKvOutcome::Missing(why),
+            Err(why) => {
+                context.note(format!("no HashKV is stored with this backup: {why}"));
+                HashKvOutcome::Missing(why)
+            }
         };
         if said.took > SLOW {
             context.note(format!(
