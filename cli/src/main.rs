@@ -36,6 +36,8 @@ enum Command {
     Verify(commands::verify::VerifyArgs),
     /// Remove abandoned uploads from the archive's store
     Gc(commands::gc::GcArgs),
+    /// Make a URL under which a backup can be fetched as a plain snapshot, or remove what such URLs lead to
+    Presign(commands::presign::PresignArgs),
     /// Make a key for encrypted backups
     Keygen(commands::keygen::KeygenArgs),
 }
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
             Command::Restore(args) => commands::restore::run(args, output, &context).await,
             Command::Verify(args) => commands::verify::run(args, output, &context).await,
             Command::Gc(args) => commands::gc::run(args, output, &context).await,
+            Command::Presign(args) => commands::presign::run(args, output, &context).await,
             Command::Keygen(args) => commands::keygen::run(&args, output),
         }
     });

@@ -71,6 +71,7 @@ impl Teller {
             Phase::Restore => "restoring",
             Phase::Verify => "verifying",
             Phase::Proof => "proving",
+            Phase::Upload => "uploading",
             Phase::Sync => "making it durable",
         };
         let Some(slot) = &self.bar else {

@@ -34,6 +34,7 @@ pub mod replay;
 pub mod backup;
 pub mod capture;
 pub mod gc;
+pub mod presign;
 pub mod restore;
 pub mod verify;
 

@@ -17,6 +17,8 @@ pub enum Phase {
     Verify,
     /// An image is held against what is known of it.
     Proof,
+    /// A plain snapshot is uploaded.
+    Upload,
     /// The staged files are made durable.
     Sync,
 }

@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used, reason = "every function here is part of a test")]
 
 mod full_backup;
+mod presign;
 mod store;

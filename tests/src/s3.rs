@@ -237,6 +237,12 @@ impl Shared {
     /// Refuses who is not known, what arrived changed, and what the mode does not take.
     fn inspect(&self, asked: &Asked, body: &Bytes) -> Result<(), Refusal> {
         let header = |name: &str| asked.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+        if asked.query.contains_key("X-Amz-Signature") {
+            // The method is signed as well: a HEAD of what was signed for GET is refused.
+            let known = asked.query("X-Amz-Credential").starts_with(&format!("{ACCESS_KEY}/"));
+            let good = known && asked.operation == Operation::Get && asked.query("X-Amz-SignedHeaders") == "host";
+            return if good { Ok(()) } else { Err((403, "SignatureDoesNotMatch")) };
+        }
         if !header("authorization").contains(&format!("Credential={ACCESS_KEY}/")) {
             return Err((403, "InvalidAccessKeyId"));
         }

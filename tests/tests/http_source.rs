@@ -272,7 +272,7 @@ async fn an_expired_url_is_told_from_other_refusals() {
     // Without the store's word and before its time the URL is not called expired.
     server.fail_nth(1, Act::Answer(403, xml("AccessDenied", "Access Denied")));
     let error = open(&dated("22260102T030405Z"), &options()).await.unwrap_err();
-    assert_error(&error, ErrorKind::Denied, &["refuses", "Access Denied", "presigned"]);
+    assert_error(&error, ErrorKind::Denied, &["refuses", "Access Denied", "whoever signed it"]);
     assert!(!error.to_string().contains("expired"), "{error}");
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod gc;
 pub(crate) mod keygen;
 pub(crate) mod list;
+pub(crate) mod presign;
 pub(crate) mod restore;
 pub(crate) mod snapshot;
 pub(crate) mod verify;

@@ -5,8 +5,11 @@
 
 mod catalogue;
 mod chain;
+mod copies;
 mod delta;
 mod keyring;
+mod parts;
+mod plain;
 mod policy;
 mod reader;
 mod select;
@@ -17,6 +20,7 @@ use std::sync::Arc;
 
 pub use catalogue::{BackupEntry, Catalogue, Lineage};
 pub use chain::{Chain, ChainTarget, Gap, OnGap, chain_to, gaps};
+pub use copies::{CopyLimits, CopyWriter, PlainCopies, PlainCopy, UnfinishedCopy};
 pub use delta::SealedDelta;
 pub use keyring::{Keyring, KeyringSource};
 pub use reader::{BackupReader, OpenedHeader, ReadLimits};

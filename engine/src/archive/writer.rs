@@ -14,16 +14,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::{FuturesOrdered, FuturesUnordered};
+use futures::stream::FuturesOrdered;
 use tokio::task::JoinHandle;
 
 use super::Archive;
+use super::parts::{PartSender, lost_task};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BackupName, DEFAULT_CHUNK_BYTES, EncodedHeader, FooterFacts, MAX_FOOTER_BYTES, Trailer};
+use crate::format::{BackupName, DEFAULT_CHUNK_BYTES, FooterFacts, MAX_FOOTER_BYTES, Trailer};
 use crate::pipeline::{Buffer, CompressionLevel, Cutter, Pool, Protector, Sealer};
-use crate::store::{ObjectStore, PartNumber, Upload};
 
 /// Bounds of a writer.
 #[derive(Debug, Clone, Copy)]
@@ -90,7 +89,8 @@ impl Archive {
     pub fn writer(&self, name: BackupName, limits: WriteLimits) -> Result<BackupWriter> {
         let (header, object_key) = self.new_header(&name, limits.chunk_bytes, limits.level)?;
         let sealer = Sealer::new(Protector::new(&header, object_key.as_ref()), limits.level);
-        let parts = PartSender::new(self.store.clone(), self.prefix.key(&name), limits, header);
+        let parts = (limits.part_bytes, limits.parallel_parts);
+        let parts = PartSender::new(self.store.clone(), self.prefix.key(&name), parts, header.bytes);
         Ok(BackupWriter {
             name,
             sealer: Arc::new(sealer),
@@ -114,7 +114,7 @@ impl BackupWriter {
 
     /// Bytes stored, or on their way, so far.
     pub fn stored_bytes(&self) -> u64 {
-        self.parts.stored_bytes
+        self.parts.stored_bytes()
     }
 
     /// Takes plaintext; returns when there is room for more.
@@ -156,7 +156,7 @@ impl BackupWriter {
     /// Those of the store; what was sent has been taken back as far as the store allowed.
     pub async fn commit(mut self) -> Result<WrittenBackup> {
         let plain_bytes = self.chunk_plain_bytes.iter().copied().map(u64::from).sum();
-        let stored_bytes = self.parts.stored_bytes;
+        let stored_bytes = self.parts.stored_bytes();
         match self.parts.commit().await {
             Ok(()) => Ok(WrittenBackup { name: self.name, plain_bytes, stored_bytes }),
             Err(error) => Err(self.abort_after(error).await),
@@ -174,7 +174,7 @@ impl BackupWriter {
 
     /// Aborts because of `error`, which is returned; it says so where the abort failed as well.
     pub async fn abort_after(self, error: Error) -> Error {
-        let key = self.parts.key.clone();
+        let key = self.parts.key().to_owned();
         match self.abort().await {
             Ok(()) => error,
             Err(abort) => error.about(format!("(an unfinished upload of {key} may be left behind: {abort})")),
@@ -229,144 +229,4 @@ impl std::fmt::Debug for BackupWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "BackupWriter({})", self.name)
     }
-}
-
-/// Whether the store knows of an upload of ours.
-enum UploadState {
-    NotBegun,
-    /// The store was asked, and has not answered yet: it may know of an upload whose id we do not.
-    Asked,
-    Begun(Arc<dyn Upload>),
-}
-
-/// Sends stored bytes as parts, a bounded number at once; as a single PUT where they do not fill one.
-struct PartSender {
-    store: Arc<dyn ObjectStore>,
-    key: String,
-    limits: WriteLimits,
-    parts: Cutter,
-    /// The preamble and header, until the first bytes follow.
-    header: Option<EncodedHeader>,
-    upload: UploadState,
-    sending: FuturesUnordered<JoinHandle<Result<()>>>,
-    next_part: u32,
-    stored_bytes: u64,
-}
-
-impl PartSender {
-    fn new(store: Arc<dyn ObjectStore>, key: String, limits: WriteLimits, header: EncodedHeader) -> Self {
-        let parts = Cutter::new(limits.part_bytes, limits.parallel_parts + 1);
-        Self {
-            store,
-            key,
-            limits,
-            parts,
-            header: Some(header),
-            upload: UploadState::NotBegun,
-            sending: FuturesUnordered::new(),
-            next_part: 1,
-            stored_bytes: 0,
-        }
-    }
-
-    async fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        if let Some(header) = self.header.take() {
-            self.cut(&header.bytes).await?;
-        }
-        self.cut(bytes).await
-    }
-
-    async fn cut(&mut self, mut bytes: &[u8]) -> Result<()> {
-        self.stored_bytes += bytes.len() as u64;
-        while !bytes.is_empty() {
-            if let Some(part) = self.parts.push(&mut bytes) {
-                self.send(part.into_bytes()).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn send(&mut self, part: Bytes) -> Result<()> {
-        while self.sending.len() >= self.limits.parallel_parts.max(1) {
-            self.acknowledged().await?;
-        }
-        let number = PartNumber(self.next_part);
-        if number > PartNumber::MAX {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!("{} needs more than {} parts", self.key, PartNumber::MAX.0),
-            )
-            .hint("raise --min-chunk-size"));
-        }
-        self.next_part += 1;
-        let upload = self.upload().await?;
-        self.sending.push(tokio::spawn(async move { upload.put_part(number, part).await }));
-        Ok(())
-    }
-
-    async fn upload(&mut self) -> Result<Arc<dyn Upload>> {
-        if let UploadState::Begun(upload) = &self.upload {
-            return Ok(upload.clone());
-        }
-        self.upload = UploadState::Asked;
-        let upload = self.store.start_upload(&self.key, self.limits.part_bytes as u64).await?;
-        self.upload = UploadState::Begun(upload.clone());
-        Ok(upload)
-    }
-
-    async fn acknowledged(&mut self) -> Result<()> {
-        match self.sending.next().await {
-            Some(sent) => sent.map_err(lost_task)?,
-            None => Ok(()),
-        }
-    }
-
-    /// Sends the last part, where there is an upload, and waits for all of them.
-    async fn flush(&mut self) -> Result<()> {
-        if matches!(self.upload, UploadState::NotBegun) {
-            return Ok(());
-        }
-        if let Some(rest) = self.take_rest() {
-            self.send(rest).await?;
-        }
-        while !self.sending.is_empty() {
-            self.acknowledged().await?;
-        }
-        Ok(())
-    }
-
-    async fn commit(&mut self) -> Result<()> {
-        match &self.upload {
-            UploadState::Begun(upload) => upload.complete().await,
-            _ => {
-                let whole = self.take_rest().unwrap_or_default();
-                self.store.put(&self.key, whole).await
-            }
-        }
-    }
-
-    fn take_rest(&mut self) -> Option<Bytes> {
-        std::mem::replace(&mut self.parts, Cutter::new(1, 0)).finish().map(Buffer::into_bytes)
-    }
-
-    async fn abort(&mut self) -> Result<()> {
-        // A part that arrives after the abort could be left behind: end them all first, as far as they are ours to end.
-        self.sending.iter().for_each(JoinHandle::abort);
-        while self.sending.next().await.is_some() {}
-        match std::mem::replace(&mut self.upload, UploadState::NotBegun) {
-            UploadState::NotBegun => Ok(()),
-            UploadState::Begun(upload) => upload.abort().await,
-            UploadState::Asked => {
-                // Nobody else uploads to this key: it has our nonce.
-                for pending in self.store.pending_uploads(&self.key).await? {
-                    self.store.abort_pending(&pending).await?;
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-fn lost_task(error: tokio::task::JoinError) -> Error {
-    Error::new(ErrorKind::Internal, "a task of the backup ended by itself").caused_by(error)
 }

@@ -23,7 +23,7 @@ pub use header::{
 };
 pub use history::{HistoryDigest, HistoryFold};
 pub use key::{KeyId, Salt, key_id, object_key};
-pub use name::{ArchivePrefix, BackupName, LineageId, NameKind, ObjectNonce};
+pub use name::{ArchivePrefix, BackupName, LineageId, NameKind, ObjectNonce, PlainCopyName};
 pub use records::{RecordsDecoder, RecordsEncoder};
 
 /// The format that this code writes, and the only one that it reads.

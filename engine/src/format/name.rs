@@ -4,6 +4,8 @@
 //! <store-prefix>/etcdbr/v1/<lineage>/full/<L>-<unix ms>-<nonce>
 //! <store-prefix>/etcdbr/v1/<lineage>/delta/<last>-<first>-<unix ms>-<nonce>
 //! lineage = <birth, unix ms>-<cluster id>-<random>
+//!
+//! <store-prefix>/etcdbr-presign/<unix ms>-<random>.db     plain copies, which are no backups
 //! ```
 //! Revisions have 20 digits and times 13, so that the byte order of names is the order of revisions. A name that is
 //! not exactly what we would write is not ours.
@@ -17,6 +19,8 @@ use crate::revision::{ClusterId, Revision};
 
 /// Root of everything of ours under a store prefix, format generation included.
 const ROOT: &str = "etcdbr/v1/";
+/// Root of the plain copies under a store prefix: short, because their keys become parts of URLs that must be.
+const COPIES_ROOT: &str = "etcdbr-presign/";
 /// S3's limit of a key is 1,024 bytes; ours add at most 140 to the prefix.
 const MAX_PREFIX_BYTES: usize = 800;
 
@@ -53,6 +57,22 @@ impl ArchivePrefix {
     /// The store's key of a backup.
     pub fn key(&self, name: &BackupName) -> String {
         format!("{}{name}", self.0)
+    }
+
+    /// The prefix of the plain copies that belong to this archive: beside it, never in it. It ends with `/`.
+    pub fn copies(&self) -> String {
+        let store_prefix = self.0.strip_suffix(ROOT).unwrap_or_default();
+        format!("{store_prefix}{COPIES_ROOT}")
+    }
+
+    /// The store's key of a plain copy.
+    pub fn copy_key(&self, name: &PlainCopyName) -> String {
+        format!("{}{name}", self.copies())
+    }
+
+    /// The plain copy that a key of the store names; `None`: the key is not ours.
+    pub fn parse_copy_key(&self, key: &str) -> Option<PlainCopyName> {
+        key.strip_prefix(&self.copies())?.parse().ok()
     }
 
     /// The backup that a key of the store names; `None`: the key is not ours.
@@ -191,6 +211,43 @@ impl FromStr for BackupName {
     }
 }
 
+/// The name of a plain snapshot that was put beside the archive to be fetched by its URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PlainCopyName {
+    /// When it was begun.
+    pub created: UnixMillis,
+    /// Tells apart what was begun in the same millisecond.
+    pub random: u32,
+}
+
+impl PlainCopyName {
+    /// A name that nobody else has.
+    ///
+    /// # Errors
+    /// `Internal` without random bytes.
+    pub fn new(created: UnixMillis) -> Result<Self> {
+        Ok(Self { created, random: u32::from_be_bytes(random_bytes()?) })
+    }
+}
+
+impl fmt::Display for PlainCopyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:013}-{:08x}.db", self.created.0, self.random)
+    }
+}
+
+impl FromStr for PlainCopyName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || {
+            let [created, random] = fields(text.strip_suffix(".db")?)?;
+            Some(Self { created: UnixMillis(created.parse().ok()?), random: u32::from_str_radix(random, 16).ok()? })
+        };
+        exact(parse(), text, "a plain copy")
+    }
+}
+
 fn fields<const N: usize>(text: &str) -> Option<[&str; N]> {
     let parts: Vec<&str> = text.split('-').collect();
     parts.try_into().ok()
@@ -246,6 +303,26 @@ mod tests {
         assert_eq!(etcd.parse_key(&key), Some(name));
         assert_eq!(ArchivePrefix::new("etcd-2").unwrap().parse_key(&key), None);
         assert_eq!(ArchivePrefix::new("").unwrap().as_str(), ROOT);
+    }
+
+    #[test]
+    fn plain_copies_lie_beside_the_archive() {
+        let name: PlainCopyName = "1763724000001-0badf00d.db".parse().unwrap();
+        for (store_prefix, key) in [
+            ("prod/a", "prod/a/etcdbr-presign/1763724000001-0badf00d.db"),
+            ("", "etcdbr-presign/1763724000001-0badf00d.db"),
+        ] {
+            let prefix = ArchivePrefix::new(store_prefix).unwrap();
+            assert_eq!(prefix.copy_key(&name), key);
+            assert_eq!(prefix.parse_copy_key(key), Some(name));
+            assert!(!key.starts_with(prefix.as_str()));
+            assert_eq!(prefix.parse_copy_key(&format!("{}1763724000001-0badf00d.db", prefix.as_str())), None);
+        }
+        let bads =
+            ["1763724000001-0badf00d", "1763724000001-0BADF00D.db", "x/1763724000001-0badf00d.db", "snapshot.db"];
+        for bad in bads {
+            assert!(bad.parse::<PlainCopyName>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::error::Result;
 use crate::store::listing::{ListPage, ListQuery, PendingUpload};
 use crate::store::object::{ByteRange, ETag, ObjectMeta, PartNumber, ReadAnswer};
+use crate::store::presign::Presign;
 
 /// A place that keeps objects.
 ///
@@ -45,6 +46,11 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
 
     /// Removes such an upload with its parts; one that is not there is no error.
     async fn abort_pending(&self, upload: &PendingUpload) -> Result<()>;
+
+    /// The ability to sign URLs, where the store has it.
+    fn presigner(&self) -> Option<&dyn Presign> {
+        None
+    }
 }
 
 /// An object on its way. Nothing is visible under its key before [`complete`](Self::complete).

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::clock::UnixMillis;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::contract::{ObjectStore, Upload};
 use crate::store::listing::{ListPage, ListQuery, PendingUpload};
 use crate::store::object::{ByteRange, ETag, ObjectMeta, PartNumber, ReadAnswer};
+use crate::store::presign::{Presign, PresignedUrl};
 
 /// The kinds of calls, one for each method of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +39,8 @@ pub enum Call {
     PendingUploads,
     /// `abort_pending`
     AbortPending,
+    /// `Presign::presign_read`
+    Presign,
 }
 
 /// When a planned fault strikes, seen from the store behind.
@@ -183,6 +188,21 @@ impl ObjectStore for FaultyStore {
 
     async fn abort_pending(&self, upload: &PendingUpload) -> Result<()> {
         self.pass(Call::AbortPending, &upload.key, self.inner.abort_pending(upload)).await
+    }
+
+    fn presigner(&self) -> Option<&dyn Presign> {
+        self.inner.presigner().map(|_| self as &dyn Presign)
+    }
+}
+
+#[async_trait]
+impl Presign for FaultyStore {
+    async fn presign_read(&self, key: &str, now: UnixMillis, lifetime: Duration) -> Result<PresignedUrl> {
+        let presigner = self
+            .inner
+            .presigner()
+            .ok_or_else(|| Error::new(ErrorKind::Internal, format!("{key}: a store that cannot sign was asked to")))?;
+        self.pass(Call::Presign, key, presigner.presign_read(key, now, lifetime)).await
     }
 }
 

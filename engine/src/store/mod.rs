@@ -10,6 +10,7 @@ mod contract;
 mod key;
 mod listing;
 mod object;
+mod presign;
 
 // What the stores share.
 mod connector;
@@ -38,5 +39,6 @@ pub use local::LocalStore;
 pub use object::{ByteRange, ETag, ObjectMeta, PartNumber, ReadAnswer};
 pub use open::open;
 pub use options::{Addressing, Credentials, Pace, Provider, StaticKeys, StoreOptions};
+pub use presign::{MAX_LIFETIME, Presign, PresignedUrl, SessionEnd};
 pub use retry::RetryPolicy;
 pub use s3::S3Store;

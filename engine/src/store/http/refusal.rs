@@ -52,9 +52,15 @@ impl Refusal<'_> {
                 let at = self.url.expires().map(|end| end.to_string()).unwrap_or_default();
                 self.error(ErrorKind::Denied, &format!("the URL expired at {at}"), code).hint(renew)
             }
-            (401 | 403, _) => self.error(ErrorKind::Denied, "the server refuses the URL", code).hint(
-                "it must be presigned or public: no credentials are sent; whoever signed it must be allowed to read",
-            ),
+            (401 | 403, _) if !self.url.is_signed() => {
+                self.error(ErrorKind::Denied, "the server refuses the URL, which holds no signature", code).hint(
+                    "no credentials are sent: give a presigned URL, and give it whole; in a shell it must be quoted, for it \
+                     holds &",
+                )
+            }
+            (401 | 403, _) => self
+                .error(ErrorKind::Denied, "the server refuses the URL", code)
+                .hint("its signature is good; whoever signed it must be allowed to read the object"),
             (404 | 410, "NoSuchBucket") => self
                 .error(ErrorKind::NotFound, "there is no such bucket", code)
                 .hint("check the URL; a presigned object may have been deleted since"),
@@ -143,6 +149,14 @@ mod tests {
 
     #[test]
     fn a_url_that_lost_its_tail_says_so() {
+        // As a shell leaves it that was given it without quotes.
+        let url = SourceUrl::parse(URL.split('&').next().unwrap()).unwrap();
+        let refusal = Refusal { url: &url, status: 403, body: "", now: UnixMillis(0) };
+        let Failure::Final(unsigned) = refusal.failure() else { panic!("it does not pass") };
+        assert!(
+            unsigned.kind() == ErrorKind::Denied && unsigned.next_step().unwrap().contains("quoted"),
+            "{unsigned:?}"
+        );
         let cut = error(403, &xml("SignatureDoesNotMatch", "no"), BEFORE);
         assert!(cut.kind() == ErrorKind::Denied && cut.next_step().unwrap().contains("quoted"), "{cut:?}");
     }

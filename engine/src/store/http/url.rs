@@ -128,6 +128,12 @@ impl SourceUrl {
             .or_else(of_azure)
     }
 
+    /// Whether a signature of a kind that is known is in it.
+    pub(super) fn is_signed(&self) -> bool {
+        let signatures = ["X-Amz-Signature", "X-Goog-Signature", "Signature", "sig"];
+        self.0.query_pairs().any(|(key, _)| signatures.iter().any(|known| key.eq_ignore_ascii_case(known)))
+    }
+
     /// `text` without anything that the query of this URL holds, for texts that a server sent.
     pub(super) fn censor(&self, text: &str) -> String {
         let secret = |value: &str| value.len() >= 8 && text.contains(value);

@@ -23,6 +23,7 @@ pub(super) struct Connected {
     pub(super) dialect: Dialect,
     /// `None`: Amazon's own.
     pub(super) endpoint: Option<String>,
+    pub(super) credentials: Option<SharedCredentialsProvider>,
 }
 
 /// Builds the client. The SDK neither retries nor times out: `retry` and `pace` of this room do, alike for all calls.
@@ -58,7 +59,8 @@ pub(super) async fn connect(options: &StoreOptions) -> Result<Connected> {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     }
-    Ok(Connected { client: Client::from_conf(builder.build()), dialect, endpoint })
+    let credentials = shared.credentials_provider();
+    Ok(Connected { client: Client::from_conf(builder.build()), dialect, endpoint, credentials })
 }
 
 /// How long one call may wait for its answer; connecting is bounded by the connector itself.

@@ -8,6 +8,7 @@ mod failure;
 mod http;
 mod list;
 mod pace;
+mod presign;
 mod read;
 mod upload;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::SharedCredentialsProvider;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -26,6 +28,7 @@ use crate::store::key::check_key;
 use crate::store::listing::{ListPage, ListQuery, PendingUpload};
 use crate::store::object::{ByteRange, ETag, ObjectMeta, ReadAnswer};
 use crate::store::options::{Dialect, Pace, StoreOptions};
+use crate::store::presign::Presign;
 use crate::store::retry::RetryPolicy;
 
 use failure::{S3Failure, Subject};
@@ -50,6 +53,8 @@ struct Shared {
     payload: Payload,
     pace: Pace,
     retry: RetryPolicy,
+    /// Who signs.
+    credentials: Option<SharedCredentialsProvider>,
 }
 
 /// What vouches for the bytes of an upload on their way.
@@ -83,6 +88,7 @@ impl S3Store {
                 payload: if plain { Payload::Signed } else { Payload::Tls },
                 pace: options.pace,
                 retry: options.retry,
+                credentials: connected.credentials,
             }),
         })
     }
@@ -209,5 +215,9 @@ impl ObjectStore for S3Store {
     async fn abort_pending(&self, upload: &PendingUpload) -> Result<()> {
         check_key(&upload.key)?;
         upload::abort(&self.shared, &upload.key, &upload.id).await
+    }
+
+    fn presigner(&self) -> Option<&dyn Presign> {
+        Some(self)
     }
 }
