@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod output;
+mod point;
 mod progress;
 mod proof;
 mod signals;

@@ -70,6 +70,8 @@ impl Teller {
             Phase::Backup => "backing up",
             Phase::Restore => "restoring",
             Phase::Verify => "verifying",
+            Phase::Replay => "replaying",
+            Phase::Search => "searching",
             Phase::Proof => "proving",
             Phase::Upload => "uploading",
             Phase::Sync => "making it durable",

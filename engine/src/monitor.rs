@@ -15,6 +15,10 @@ pub enum Phase {
     Restore,
     /// An image is read from the archive to be proven.
     Verify,
+    /// Records of deltas are added to an image.
+    Replay,
+    /// An image is searched for a key.
+    Search,
     /// An image is held against what is known of it.
     Proof,
     /// A plain snapshot is uploaded.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use etcdbr_engine::archive::{Archive, Keyring, ReadLimits, Selection};
 use etcdbr_engine::clock::UnixMillis;
-use etcdbr_engine::datadir::{Durability, MembershipRequest, Preallocate, StageOptions};
+use etcdbr_engine::datadir::{Durability, MISSING_LEASE_TTL_S, MembershipRequest, Preallocate, StageOptions};
 use etcdbr_engine::format::{BackupName, LineageId, NameKind, ObjectNonce};
 use etcdbr_engine::replay::Thoroughness;
-use etcdbr_engine::restore::{Purpose, RestoreRequest, plan_restore, run_restore};
+use etcdbr_engine::restore::{PointRequest, Purpose, RestoreRequest, plan_restore, run_restore};
 use etcdbr_engine::revision::Revision;
 use etcdbr_engine::store::LocalStore;
 use etcdbr_engine::verify::{Scope, VerifyRequest, plan_verify, run_verify};
@@ -64,11 +64,13 @@ impl Patient {
                     thoroughness: Thoroughness::Full,
                     bump: None,
                     staging: StageOptions { durability: Durability::None, wal: Preallocate::No },
+                    missing_lease_ttl_s: MISSING_LEASE_TTL_S,
                     purpose: Purpose::Restore,
                 };
-                run_restore(plan_restore(&self.archive, &Selection::Backup(*name), request).await?, &tiny::context())
-                    .await
-                    .map(drop)
+                let point = PointRequest::newest(Selection::Backup(*name));
+                let context = tiny::context();
+                let plan = plan_restore(&self.archive, &point, request, &context).await?;
+                run_restore(plan, &context).await.map(drop)
             }
             Reader::Verify => {
                 let scope = Scope::One(Selection::Backup(*name));

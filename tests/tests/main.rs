@@ -24,6 +24,7 @@ mod harness;
 mod http_source;
 mod memory;
 mod plain_restore;
+mod point_in_time;
 mod presign;
 mod proof;
 mod store;

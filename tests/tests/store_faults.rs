@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use etcdbr_engine::archive::{Archive, Keyring, ReadLimits, Selection, WriteLimits};
 use etcdbr_engine::backup::{FullRequest, FullSummary, HashKvPolicy, take_full};
-use etcdbr_engine::datadir::{Durability, MembershipRequest, Preallocate, StageOptions};
+use etcdbr_engine::datadir::{Durability, MISSING_LEASE_TTL_S, MembershipRequest, Preallocate, StageOptions};
 use etcdbr_engine::etcd::EtcdOptions;
 use etcdbr_engine::gc::{UploadsRequest, abort_uploads, plan_uploads};
 use etcdbr_engine::replay::Thoroughness;
-use etcdbr_engine::restore::{Purpose, RestoreRequest, RestoreSummary, plan_restore, run_restore};
+use etcdbr_engine::restore::{PointRequest, Purpose, RestoreRequest, RestoreSummary, plan_restore, run_restore};
 use etcdbr_engine::store::faulty::{FaultyStore, Strike};
 use etcdbr_engine::store::{LocalStore, ObjectStore, open};
 use etcdbr_engine::{ErrorKind, Result};
@@ -162,9 +162,11 @@ async fn restore(archive: &Archive, data_dir: &Path) -> Result<RestoreSummary> {
         thoroughness: Thoroughness::Full,
         bump: None,
         staging: StageOptions { durability: Durability::None, wal: Preallocate::No },
+        missing_lease_ttl_s: MISSING_LEASE_TTL_S,
         purpose: Purpose::Restore,
     };
-    run_restore(plan_restore(archive, &Selection::Latest, request).await?, &tiny::context()).await
+    let (point, context) = (PointRequest::newest(Selection::Latest), tiny::context());
+    run_restore(plan_restore(archive, &point, request, &context).await?, &context).await
 }
 
 /// Everything under `dir`, and the mode of each.

@@ -4,6 +4,7 @@ mod etcd;
 mod keys;
 mod output;
 mod plain;
+mod point;
 mod store;
 mod units;
 
@@ -11,5 +12,6 @@ pub(crate) use etcd::EtcdArgs;
 pub(crate) use keys::KeyArgs;
 pub(crate) use output::{OutputArgs, OutputFormat};
 pub(crate) use plain::PlainArgs;
+pub(crate) use point::PointArgs;
 pub(crate) use store::StoreArgs;
-pub(crate) use units::{parse_bytes, parse_duration, parse_interval, parse_label, parse_level};
+pub(crate) use units::{parse_bytes, parse_duration, parse_interval, parse_label, parse_level, parse_ttl_s};

@@ -20,7 +20,7 @@ pub(crate) struct PlainArgs {
         env = "ETCDBR_SNAPSHOT",
         value_name = "FILE|URL",
         hide_env_values = true,
-        conflicts_with_all = ["backup", "lineage"]
+        conflicts_with_all = ["backup", "lineage", "revision", "at", "before_delete", "allow_partial", "defragment"]
     )]
     snapshot: Option<String>,
     /// Restore the snapshot without its SHA-256: one that was copied from a data directory has none

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use etcdbr_engine::clock::UnixMillis;
 use etcdbr_engine::pipeline::CompressionLevel;
 
 /// `8388608`, `8MiB`, `64k`: bytes, in powers of 1,024.
@@ -29,6 +30,19 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 /// A duration, or `0` for never.
 pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
     if matches!(text, "0" | "0s") { Ok(Duration::ZERO) } else { parse_duration(text) }
+}
+
+/// A time to live in seconds: at least the one that etcd counts in.
+pub(crate) fn parse_ttl_s(text: &str) -> Result<i64, String> {
+    let seconds = i64::try_from(parse_duration(text)?.as_secs()).unwrap_or(i64::MAX);
+    if seconds >= 1 { Ok(seconds) } else { Err(format!("{text:?} is less than a second")) }
+}
+
+/// RFC 3339: `2026-11-21T03:00:00Z`, `2026-11-21T04:00:00.5+01:00`.
+pub(crate) fn parse_time(text: &str) -> Result<UnixMillis, String> {
+    let time: Result<jiff::Timestamp, _> = text.parse();
+    time.map(|time| UnixMillis(time.as_millisecond()))
+        .map_err(|_| format!("{text:?} is no time; write for example 2026-11-21T03:00:00Z"))
 }
 
 /// `key=value`.
@@ -71,7 +85,18 @@ mod tests {
         assert_eq!(parse_duration("100ms"), Ok(Duration::from_millis(100)));
         assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
         for bad in ["", "5", "0s", "-5s", "soon"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
+            assert!(parse_duration(bad).is_err() && parse_ttl_s(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_ttl_s("1m30s"), Ok(90));
+        assert!(parse_ttl_s("900ms").is_err());
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(parse_time("2026-11-21T03:00:00Z"), Ok(UnixMillis(1_795_230_000_000)));
+        assert_eq!(parse_time("2026-11-21T04:00:00.5+01:00"), Ok(UnixMillis(1_795_230_000_500)));
+        for bad in ["", "now", "2026-11-21", "2026-11-21T03:00:00"] {
+            assert!(parse_time(bad).is_err(), "{bad}");
         }
     }
 

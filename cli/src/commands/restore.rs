@@ -6,9 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use etcdbr_engine::archive::{ReadLimits, Selection};
+use etcdbr_engine::archive::ReadLimits;
 use etcdbr_engine::datadir::{AuthState, Member, MembershipRequest, RevisionBump, StageOptions};
-use etcdbr_engine::format::{BackupName, LineageId};
 use etcdbr_engine::replay::Thoroughness;
 use etcdbr_engine::restore::{
     Purpose, RestorePlan, RestoreRequest, RestoreSource, RestoreSummary, Restored, plan_plain_restore, plan_restore,
@@ -19,9 +18,9 @@ use etcdbr_engine::store::Transfer;
 use etcdbr_engine::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
-use crate::args::{KeyArgs, OutputFormat, PlainArgs, StoreArgs};
+use crate::args::{KeyArgs, OutputFormat, PlainArgs, PointArgs, StoreArgs, parse_ttl_s};
 use crate::output::{self, human_bytes};
-use crate::proof;
+use crate::{point, proof};
 
 /// Flags of `etcdbr restore`.
 #[derive(Debug, Args)]
@@ -53,18 +52,15 @@ pub(crate) struct RestoreArgs {
         help_heading = "New cluster"
     )]
     initial_advertise_peer_urls: Vec<String>,
-    /// The backup to restore, as `list` names it [default: the latest]
-    #[arg(long, env = "ETCDBR_BACKUP", value_name = "NAME", conflicts_with = "lineage")]
-    backup: Option<BackupName>,
-    /// Restore the latest backup of this lineage
-    #[arg(long, env = "ETCDBR_LINEAGE", value_name = "ID")]
-    lineage: Option<LineageId>,
     /// Let the new cluster's revisions go on this far beyond those of the backup, as etcdutl does; with --mark-compacted
     #[arg(long, env = "ETCDBR_BUMP_REVISION", value_name = "N", help_heading = "New cluster")]
     bump_revision: Option<NonZeroU64>,
     /// Make all revisions before that compacted, so that watchers begin anew; with --bump-revision
     #[arg(long, env = "ETCDBR_MARK_COMPACTED", value_parser = BoolishValueParser::new(), help_heading = "New cluster")]
     mark_compacted: bool,
+    /// Time to live of leases that keys name and that the backup does not know
+    #[arg(long, env = "ETCDBR_MISSING_LEASE_TTL", value_name = "DURATION", default_value = "1h", value_parser = parse_ttl_s)]
+    missing_lease_ttl: i64,
     /// For emergencies: install what authenticates without checking the tree of the database or its HashKV
     #[arg(long, env = "ETCDBR_SKIP_PROOF", value_parser = BoolishValueParser::new())]
     skip_proof: bool,
@@ -74,6 +70,8 @@ pub(crate) struct RestoreArgs {
     /// Threads that decrypt and decompress [default: all cores]
     #[arg(long, env = "ETCDBR_COMPRESSION_THREADS", value_name = "N", help_heading = "Archive", value_parser = clap::value_parser!(u16).range(1..=256))]
     compression_threads: Option<u16>,
+    #[command(flatten)]
+    point: PointArgs,
     #[command(flatten)]
     plain: PlainArgs,
     #[command(flatten)]
@@ -87,11 +85,6 @@ pub(crate) struct RestoreArgs {
 /// # Errors
 /// Those of the engine.
 pub(crate) async fn run(args: RestoreArgs, format: OutputFormat, context: &RunContext) -> Result<()> {
-    let selection = match (args.backup, args.lineage) {
-        (Some(name), _) => Selection::Backup(name),
-        (None, Some(id)) => Selection::Lineage(id),
-        (None, None) => Selection::Latest,
-    };
     if args.mark_compacted != args.bump_revision.is_some() {
         return Err(Error::new(ErrorKind::Invalid, "--bump-revision and --mark-compacted go together")
             .hint("a bump alone would leave watchers waiting for revisions that never come"));
@@ -110,6 +103,7 @@ pub(crate) async fn run(args: RestoreArgs, format: OutputFormat, context: &RunCo
         thoroughness: if args.skip_proof { Thoroughness::Skip } else { Thoroughness::Full },
         staging: StageOptions::default(),
         bump: args.bump_revision.map(RevisionBump::by),
+        missing_lease_ttl_s: args.missing_lease_ttl,
         purpose: if args.dry_run { Purpose::DryRun } else { Purpose::Restore },
     };
     let (plan, source_flags) = match args.plain.source(args.store.tls(), limits, context)? {
@@ -120,7 +114,7 @@ pub(crate) async fn run(args: RestoreArgs, format: OutputFormat, context: &RunCo
         None => {
             let archive_flags = [args.store.flags(), args.keys.flags()].concat();
             let archive = args.store.archive(args.keys.keyring(context)?).await?;
-            (context.unless_stopped(plan_restore(&archive, &selection, request)).await?, archive_flags)
+            (plan_restore(&archive, &args.point.request(), request, context).await?, archive_flags)
         }
     };
     if args.dry_run {
@@ -139,7 +133,7 @@ fn plan_text(plan: &RestorePlan, lines: &[String]) -> String {
     let mut out = format!("plan: restore {}\n{}", plan.source.name(), source_text(&plan.source));
     out += &format!(
         "  writes    {} into {} ({} must be free)\n  memory    {}\n  member    {} of {}\n",
-        human_bytes(plan.source.image_bytes()),
+        human_bytes(plan.source.written_bytes()),
         plan.data_dir.display(),
         human_bytes(plan.needed_bytes),
         human_bytes(plan.memory_bytes()),
@@ -152,7 +146,7 @@ fn plan_text(plan: &RestorePlan, lines: &[String]) -> String {
                 "run on each member, with the URL in ETCDBR_SNAPSHOT:\n"
             }
             RestoreSource::Plain(_) => "run on each member, with the same file:\n",
-            RestoreSource::Backup { .. } => "run on each member:\n",
+            RestoreSource::Point(_) => "run on each member:\n",
         };
         for line in lines {
             out += &format!("  {line}\n");
@@ -163,22 +157,7 @@ fn plan_text(plan: &RestorePlan, lines: &[String]) -> String {
 
 fn source_text(source: &RestoreSource) -> String {
     match source {
-        RestoreSource::Backup { entry, reader } => {
-            let facts = &reader.footer().facts;
-            let hash_kv = match facts.hash_kv.first() {
-                Some(answer) => format!("{} as etcd answered it", proof::answer_text(answer)),
-                None => "no HashKV was stored with this backup".to_owned(),
-            };
-            format!(
-                "  taken     {} from {} (etcd {}), at revision {} or a little later\n  reads     1 object, {}\n  \
-                 hashkv    {hash_kv}\n",
-                facts.started,
-                facts.source.endpoint,
-                facts.source.etcd_version,
-                facts.revisions.1,
-                human_bytes(entry.stored_bytes),
-            )
-        }
+        RestoreSource::Point(plan) => point::plan_text(plan),
         RestoreSource::Plain(snapshot) => {
             let way = match snapshot.transfer() {
                 None => "a file",
@@ -196,8 +175,8 @@ fn member_lines(plan: &RestorePlan, source_flags: &[String]) -> Vec<String> {
     let line = |member: &Member| {
         let mut words = vec!["etcdbr".to_owned(), "restore".to_owned()];
         words.extend(source_flags.iter().cloned());
-        if let RestoreSource::Backup { entry, .. } = &plan.source {
-            words.extend(["--backup".to_owned(), entry.name.to_string()]);
+        if let RestoreSource::Point(plan) = &plan.source {
+            words.extend(point::explicit_flags(plan));
         }
         for (flag, value) in [
             ("--data-dir", plan.data_dir.display().to_string()),
@@ -222,7 +201,6 @@ fn member_lines(plan: &RestorePlan, source_flags: &[String]) -> Vec<String> {
 fn plan_document(plan: &RestorePlan, lines: &[String]) -> Value {
     let mut document = json!({
         "dry_run": true,
-        "objects": 1,
         "image_bytes": plan.source.image_bytes(),
         "needed_bytes": plan.needed_bytes,
         "memory_bytes": plan.memory_bytes(),
@@ -232,13 +210,8 @@ fn plan_document(plan: &RestorePlan, lines: &[String]) -> Value {
         "commands": lines,
     });
     let about = match &plan.source {
-        RestoreSource::Backup { entry, reader } => json!({
-            "backup": entry.name.to_string(),
-            "lineage": entry.name.lineage.to_string(),
-            "revision": reader.footer().facts.revisions.1.0,
-            "stored_bytes": entry.stored_bytes,
-        }),
-        RestoreSource::Plain(snapshot) => json!({"snapshot": snapshot.name()}),
+        RestoreSource::Point(plan) => point::plan_document(plan),
+        RestoreSource::Plain(snapshot) => json!({"snapshot": snapshot.name(), "objects": 1}),
     };
     add(&mut document, about);
     document
@@ -254,10 +227,7 @@ fn add(document: &mut Value, more: Value) {
 fn summary_text(summary: &RestoreSummary) -> String {
     let facts = &summary.facts.image;
     let (name, taken) = match &summary.restored {
-        Restored::Backup(entry) => {
-            let name = &entry.name;
-            (name.to_string(), format!("  taken {} from cluster {}\n", name.created, name.lineage.cluster))
-        }
+        Restored::Point(restored) => (point::name(&restored.chain), point::restored_text(restored)),
         Restored::Plain(name) => (name.clone(), String::new()),
     };
     let compacted = summary
@@ -281,8 +251,9 @@ fn summary_text(summary: &RestoreSummary) -> String {
     if facts.leases + facts.missing_leases > 0 {
         out += &format!("  {} leases: each counts its full TTL again from the start of etcd\n", facts.leases);
     }
-    if facts.missing_leases > 0 {
-        out += &format!("  {} leases that keys name had no record and were granted an hour\n", facts.missing_leases);
+    if summary.facts.assumed_leases > 0 {
+        let leases = summary.facts.assumed_leases;
+        out += &format!("  {leases} leases that keys name are not known and were granted --missing-lease-ttl\n");
     }
     if facts.auth == AuthState::Enabled {
         out += "  authentication is on, with the users and passwords of the backup\n";
@@ -327,7 +298,7 @@ fn summary_document(summary: &RestoreSummary) -> Value {
         "compact_revision": summary.facts.compact_revision.map(|revision| revision.0),
         "db_bytes": summary.facts.db_bytes,
         "leases": facts.leases,
-        "granted_leases": facts.missing_leases,
+        "granted_leases": summary.facts.assumed_leases,
         "authentication": facts.auth == AuthState::Enabled,
         "member": summary.membership.own().name,
         "cluster_id": summary.membership.cluster_id().to_string(),
@@ -336,11 +307,7 @@ fn summary_document(summary: &RestoreSummary) -> Value {
         "start": start_line(summary),
     });
     let about = match &summary.restored {
-        Restored::Backup(entry) => json!({
-            "backup": entry.name.to_string(),
-            "taken": entry.name.created.to_string(),
-            "source_cluster_id": entry.name.lineage.cluster.to_string(),
-        }),
+        Restored::Point(restored) => point::restored_document(restored),
         Restored::Plain(name) => json!({"snapshot": name}),
     };
     add(&mut document, about);

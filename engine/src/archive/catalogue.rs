@@ -37,6 +37,12 @@ impl Lineage {
         self.backups.last().map_or(self.id.birth, |entry| entry.name.created)
     }
 
+    /// The same without `backups`.
+    pub fn without(&self, backups: &[BackupName]) -> Self {
+        let kept = self.backups.iter().filter(|entry| !backups.contains(&entry.name)).cloned().collect();
+        Self { id: self.id, backups: kept }
+    }
+
     /// Its newest full.
     pub fn latest_full(&self) -> Option<&BackupEntry> {
         self.backups.iter().rev().find(|entry| matches!(entry.name.kind, NameKind::Full { .. }))
@@ -68,6 +74,13 @@ impl Catalogue {
     fn add(&mut self, entry: BackupEntry) {
         let id = entry.name.lineage;
         self.lineages.entry(id).or_insert_with(|| Lineage { id, backups: Vec::new() }).backups.push(entry);
+    }
+
+    /// What had been begun at `time`, by the names.
+    pub fn as_of(&self, time: UnixMillis) -> Self {
+        let begun = |entry: &&BackupEntry| entry.name.created <= time;
+        let all = self.lineages.values().flat_map(|lineage| &lineage.backups);
+        Self { foreign_keys: self.foreign_keys, ..Self::of(all.filter(begun).cloned()) }
     }
 
     /// Every backup, newest first.

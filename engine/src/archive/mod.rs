@@ -3,6 +3,7 @@
 //! A backup exists if and only if its object does: there is no manifest, the catalogue is what LIST tells, and details
 //! are in each object's header and footer. Nothing here has heard of etcd's files or of a live etcd.
 
+mod ahead;
 mod catalogue;
 mod chain;
 mod copies;
@@ -18,13 +19,14 @@ mod writer;
 
 use std::sync::Arc;
 
+pub use ahead::{DeltaPiece, OpenedDelta, READ_AHEAD_BYTES};
 pub use catalogue::{BackupEntry, Catalogue, Lineage};
 pub use chain::{Chain, ChainTarget, Gap, OnGap, chain_to, gaps};
 pub use copies::{CopyLimits, CopyWriter, PlainCopies, PlainCopy, UnfinishedCopy};
 pub use delta::SealedDelta;
 pub use keyring::{Keyring, KeyringSource};
 pub use reader::{BackupReader, OpenedHeader, ReadLimits};
-pub use select::{Selection, select};
+pub use select::{Selection, select, select_lineage};
 pub use unfinished::{UnfinishedBackup, UnfinishedBackups};
 pub use writer::{BackupWriter, WriteLimits, WrittenBackup};
 

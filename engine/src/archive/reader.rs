@@ -22,7 +22,7 @@ use crate::store::{ByteRange, ETag, ObjectStore};
 /// The first read from the back: footers of most fulls fit.
 const SUFFIX_BYTES: u64 = 64 << 10;
 /// An object up to this size is fetched by a single GET where its size is known.
-const WHOLE_BYTES: u64 = 4 << 20;
+pub(super) const WHOLE_BYTES: u64 = 4 << 20;
 /// The first read from the front: headers of today fit, and no valid object is shorter.
 const HEADER_GUESS_BYTES: u64 = 256;
 
@@ -197,38 +197,67 @@ impl BackupReader {
     /// The caller holds the whole against `plain_bytes` and `plain_sha256` of the footer.
     pub fn chunks(&self, limits: ReadLimits) -> impl Stream<Item = Result<(Buffer, u32)>> + Send + use<> {
         let pool = Pool::new(self.header.chunk_bytes as usize, limits.threads + 1);
-        let max_plain_bytes = self.header.chunk_bytes as usize;
-        let (name, opener) = (self.name, self.opener.clone());
-        let frames = FrameSource {
-            key: self.key.clone(),
-            store: self.store.clone(),
-            etag: self.etag.clone(),
-            held: self.held.clone(),
-        };
-        stream::iter(group(&self.footer.chunks, limits.read_bytes))
-            .map(move |run| frames.clone().read(run))
+        let frame_opener = self.frame_opener();
+        stream::iter(self.runs(self.footer.chunks.len(), limits.read_bytes))
+            .map(FrameRun::read)
             .buffered(limits.parallel_reads.max(1))
             .map_ok(|frames| stream::iter(frames.into_iter().map(Ok)))
             .try_flatten()
             .map(move |frame| {
-                let (opener, mut plain) = (opener.clone(), pool.take());
+                let (opener, plain) = (frame_opener.clone(), pool.take());
                 async move {
                     let (place, frame) = frame?;
-                    let opened = tokio::task::spawn_blocking(move || {
-                        opener.chunk(place.number, &frame, max_plain_bytes, &mut plain)?;
-                        if plain.len() != place.plain_bytes as usize {
-                            let what = format!("chunk {} has another length than the footer says", place.number);
-                            return Err(Error::new(ErrorKind::Damaged, what));
-                        }
-                        Ok((plain, place.stored_bytes))
-                    });
-                    opened.await.map_err(|error| {
-                        Error::new(ErrorKind::Internal, "a task of the restore ended by itself").caused_by(error)
-                    })?
+                    Ok((opener.open(place, frame, plain).await?, place.stored_bytes))
                 }
             })
             .buffered(limits.threads.max(1))
-            .map_err(move |error| error.about(name))
+    }
+
+    /// The first `chunks` chunks as runs of neighbouring frames, each of which one GET fetches.
+    pub(super) fn runs(&self, chunks: usize, read_bytes: u64) -> Vec<FrameRun> {
+        let chunks = self.footer.chunks.get(..chunks).unwrap_or(&self.footer.chunks);
+        let run = |run| FrameRun {
+            name: self.name,
+            key: self.key.clone(),
+            store: self.store.clone(),
+            etag: self.etag.clone(),
+            held: self.held.clone(),
+            run,
+        };
+        group(chunks, read_bytes).into_iter().map(run).collect()
+    }
+
+    /// What opens its frames.
+    pub(super) fn frame_opener(&self) -> FrameOpener {
+        let max_plain_bytes = self.header.chunk_bytes as usize;
+        FrameOpener { name: self.name, opener: self.opener.clone(), max_plain_bytes }
+    }
+}
+
+/// Opens the frames of one object, on any thread.
+#[derive(Debug, Clone)]
+pub(super) struct FrameOpener {
+    name: BackupName,
+    opener: Arc<Opener>,
+    max_plain_bytes: usize,
+}
+
+impl FrameOpener {
+    /// The plaintext of the chunk at `place`, in `plain`.
+    pub(super) async fn open(self, place: ChunkPlace, frame: Bytes, mut plain: Buffer) -> Result<Buffer> {
+        let Self { name, opener, max_plain_bytes } = self;
+        let opened = tokio::task::spawn_blocking(move || {
+            opener.chunk(place.number, &frame, max_plain_bytes, &mut plain)?;
+            if plain.len() != place.plain_bytes as usize {
+                let what = format!("chunk {} has another length than the footer says", place.number);
+                return Err(Error::new(ErrorKind::Damaged, what));
+            }
+            Ok(plain)
+        });
+        let opened = opened.await.map_err(|error| {
+            Error::new(ErrorKind::Internal, "a task of the restore ended by itself").caused_by(error)
+        })?;
+        opened.map_err(|error| error.about(name))
     }
 }
 
@@ -249,19 +278,26 @@ fn group(chunks: &[ChunkPlace], read_bytes: u64) -> Vec<Vec<ChunkPlace>> {
     runs
 }
 
-/// Where frames come from: the object that was opened, and no later one.
-#[derive(Clone)]
-struct FrameSource {
+/// Frames that one GET fetches, of the object that was opened, and no later one.
+pub(super) struct FrameRun {
+    name: BackupName,
     key: String,
     store: Arc<dyn ObjectStore>,
     etag: ETag,
     held: Option<Bytes>,
+    run: Vec<ChunkPlace>,
 }
 
-impl FrameSource {
-    async fn read(self, run: Vec<ChunkPlace>) -> Result<Vec<(ChunkPlace, Bytes)>> {
-        let start = run.first().map_or(0, |chunk| chunk.stored_start);
-        let len = run.iter().map(|chunk| u64::from(chunk.stored_bytes)).sum();
+impl FrameRun {
+    /// The frames, in order.
+    pub(super) async fn read(self) -> Result<Vec<(ChunkPlace, Bytes)>> {
+        let name = self.name;
+        self.fetch().await.map_err(|error| error.about(name))
+    }
+
+    async fn fetch(self) -> Result<Vec<(ChunkPlace, Bytes)>> {
+        let start = self.run.first().map_or(0, |chunk| chunk.stored_start);
+        let len = self.run.iter().map(|chunk| u64::from(chunk.stored_bytes)).sum();
         let mut bytes = match &self.held {
             // The footer accounts for every byte of the object, so that its frames are inside.
             Some(object) => object.slice(start as usize..(start + len) as usize),
@@ -273,7 +309,7 @@ impl FrameSource {
                 format!("the store gave {} bytes instead of {len}", bytes.len()),
             ));
         }
-        Ok(run.into_iter().map(|chunk| (chunk, bytes.split_to(chunk.stored_bytes as usize))).collect())
+        Ok(self.run.into_iter().map(|chunk| (chunk, bytes.split_to(chunk.stored_bytes as usize))).collect())
     }
 }
 

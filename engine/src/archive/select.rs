@@ -29,8 +29,7 @@ pub enum Selection {
 /// `NotFound` with what there is instead; `Refused` for interleaved lineages, naming both; `Invalid` for a delta.
 pub fn select<'c>(catalogue: &'c Catalogue, selection: &Selection) -> Result<&'c BackupEntry> {
     match selection {
-        Selection::Latest => latest(catalogue),
-        Selection::Lineage(id) => newest_full(lineage(catalogue, id)?),
+        Selection::Latest | Selection::Lineage(_) => newest_full(select_lineage(catalogue, selection)?),
         Selection::Backup(name) => {
             if matches!(name.kind, NameKind::Delta { .. }) {
                 return Err(Error::new(ErrorKind::Invalid, format!("{name} is a delta; a restore begins with a full")));
@@ -44,7 +43,20 @@ pub fn select<'c>(catalogue: &'c Catalogue, selection: &Selection) -> Result<&'c
     }
 }
 
-fn latest(catalogue: &Catalogue) -> Result<&BackupEntry> {
+/// Finds the lineage that `selection` means; that of a backup is its own. "Latest" is the one that was written last, or is
+/// refused as by [`select`].
+///
+/// # Errors
+/// `NotFound` with what there is instead; `Refused` for interleaved lineages, naming both.
+pub fn select_lineage<'c>(catalogue: &'c Catalogue, selection: &Selection) -> Result<&'c Lineage> {
+    match selection {
+        Selection::Latest => latest(catalogue),
+        Selection::Lineage(id) => lineage(catalogue, id),
+        Selection::Backup(name) => lineage(catalogue, &name.lineage),
+    }
+}
+
+fn latest(catalogue: &Catalogue) -> Result<&Lineage> {
     let Some(chosen) = catalogue.lineages.values().max_by_key(|lineage| (lineage.last_written(), lineage.id)) else {
         return Err(Error::new(ErrorKind::NotFound, "the archive holds no backup")
             .hint("check --store-container and --store-prefix; `etcdbr list` shows what is there"));
@@ -68,7 +80,7 @@ fn latest(catalogue: &Catalogue) -> Result<&BackupEntry> {
             return Err(ambiguous(&pair));
         }
     }
-    newest_full(chosen)
+    Ok(chosen)
 }
 
 /// When objects were begun, in order.

@@ -7,14 +7,12 @@
 //! revision that still count, [`KvDigest`] hashes. Memory is 36 bytes at most (54 while it grows) for each user key that
 //! has a record at or below the compact revision, and two bits for each of these records.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
-
 use crc_fast::{CrcAlgorithm, Digest};
 
+use super::keys::{Bits, KeyMap};
 use super::mvcc::{StoredKey, record_key_parts, stored_key};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::Change;
+use crate::record::{Change, RecordRef};
 use crate::revision::Revision;
 
 /// Which of etcd's answers: records up to `revision`, by a server that is compacted at `compact`.
@@ -62,6 +60,47 @@ where
     Ok(digest.finish())
 }
 
+/// HashKV of records that are not in one file: the first reading.
+pub struct HashSurvey(Survey);
+
+/// The second one.
+pub struct HashReading(KvDigest);
+
+impl HashSurvey {
+    /// For the answer at `point`.
+    pub fn of(point: HashPoint) -> Self {
+        Self(Survey::new(point, point.compact.unwrap_or_default()))
+    }
+
+    /// Takes the next record, in order.
+    ///
+    /// # Errors
+    /// `Damaged` where it does not parse; `Refused` for more records than any etcd holds.
+    pub fn see(&mut self, record: &RecordRef<'_>) -> Result<()> {
+        self.0.see(record.main, record.change, &stored_key(record.main, record.value)?)
+    }
+
+    /// The second reading: of the same records.
+    pub fn finish(self) -> HashReading {
+        HashReading(self.0.finish())
+    }
+}
+
+impl HashReading {
+    /// Takes the next record, in order.
+    ///
+    /// # Errors
+    /// `Damaged` where it does not parse.
+    pub fn push(&mut self, record: &RecordRef<'_>) -> Result<()> {
+        self.0.push(&record.bucket_key(), record.value).map(drop)
+    }
+
+    /// The hash.
+    pub fn finish(self) -> u32 {
+        self.0.finish()
+    }
+}
+
 /// Marks of a [`Survey`] for a key that has no record at or below the floor that counts.
 const GONE: u32 = u32::MAX;
 const ABOVE: u32 = u32::MAX - 1;
@@ -70,11 +109,8 @@ const ABOVE: u32 = u32::MAX - 1;
 pub(super) struct Survey {
     point: HashPoint,
     floor: Revision,
-    /// Random per run: users choose key names, and two of them must not meet here.
-    hashers: [RandomState; 2],
-    /// For every key with a record at or below the floor: the ordinal of the one that counts, or a mark. Keys are
-    /// told apart by 96 bits of their hashes.
-    by_key: HashMap<[u32; 3], u32, BuildHasherDefault<HashedAlready>>,
+    /// For every key with a record at or below the floor: the ordinal of the one that counts, or a mark.
+    by_key: KeyMap<u32>,
     /// By ordinal: the records that count at the point.
     kept: Bits,
     /// The same for the floor itself.
@@ -95,8 +131,7 @@ impl Survey {
     }
 
     fn new(point: HashPoint, floor: Revision) -> Self {
-        let hashers = [RandomState::new(), RandomState::new()];
-        Self { point, floor, hashers, by_key: HashMap::default(), kept: Bits::default(), left: None, alive: 0 }
+        Self { point, floor, by_key: KeyMap::default(), kept: Bits::default(), left: None, alive: 0 }
     }
 
     /// Takes the next record.
@@ -107,18 +142,17 @@ impl Survey {
         if main > self.point.revision {
             return Ok(());
         }
-        let hash = self.hash(stored.key);
         let before = if main <= self.floor {
             let ordinal = self.kept.push(change == Change::Put);
             let ordinal = u32::try_from(ordinal).ok().filter(|ordinal| *ordinal < ABOVE);
             let ordinal = ordinal.ok_or_else(|| Error::new(ErrorKind::Refused, "the database has too many records"))?;
             let now = if change == Change::Put { ordinal } else { GONE };
             self.alive += i64::from(now != GONE);
-            self.by_key.insert(hash, now).unwrap_or(GONE)
+            self.by_key.insert(stored.key, now).unwrap_or(GONE)
         } else {
             self.left.get_or_insert_with(|| self.kept.clone());
             let now = if change == Change::Put { ABOVE } else { GONE };
-            match self.by_key.get_mut(&hash) {
+            match self.by_key.find(stored.key) {
                 Some(known) => {
                     self.alive += i64::from(now != GONE);
                     std::mem::replace(known, now)
@@ -148,11 +182,6 @@ impl Survey {
         // With no key alive the server hashes whatever compaction has left: its newest at the floor.
         let kept = if self.alive > 0 { self.kept } else { self.left.unwrap_or(self.kept) };
         KvDigest { kept: Some((self.floor, kept, 0)), ..KvDigest::unpruned(self.point) }
-    }
-
-    fn hash(&self, key: &[u8]) -> [u32; 3] {
-        let [first, second] = self.hashers.each_ref().map(|hasher| hasher.hash_one(key));
-        [first as u32, (first >> 32) as u32, second as u32]
     }
 }
 
@@ -209,56 +238,10 @@ impl KvDigest {
     }
 }
 
-/// A bit for each of many things, by ordinal.
-#[derive(Debug, Clone, Default)]
-struct Bits {
-    words: Vec<u64>,
-    len: usize,
-}
-
-impl Bits {
-    /// Adds one; its ordinal.
-    fn push(&mut self, bit: bool) -> usize {
-        let ordinal = self.len;
-        if ordinal.is_multiple_of(64) {
-            self.words.push(0);
-        }
-        self.words[ordinal / 64] |= u64::from(bit) << (ordinal % 64);
-        self.len += 1;
-        ordinal
-    }
-
-    fn clear(&mut self, ordinal: usize) {
-        self.words[ordinal / 64] &= !(1 << (ordinal % 64));
-    }
-
-    fn has(&self, ordinal: usize) -> bool {
-        self.words.get(ordinal / 64).is_some_and(|word| word & (1 << (ordinal % 64)) != 0)
-    }
-}
-
-/// Hashes what is a hash already.
-#[derive(Default)]
-struct HashedAlready(u64);
-
-impl Hasher for HashedAlready {
-    fn write(&mut self, bytes: &[u8]) {
-        for word in bytes.chunks(8) {
-            let mut padded = [0; 8];
-            padded[..word.len()].copy_from_slice(word);
-            self.0 = self.0.rotate_left(32) ^ u64::from_ne_bytes(padded);
-        }
-    }
-
-    fn write_usize(&mut self, _length: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use bytes::Bytes;
     use etcdbr_proto::mvccpb::KeyValue;
     use prost::Message;

@@ -8,19 +8,21 @@ use std::fs::File;
 
 use memmap2::{Advice, Mmap};
 
+use super::entries::each_entry;
 use super::hash::{HashPoint, KvDigest, Reach, Survey};
 use super::lease::{Leases, lease_id};
 use super::mvcc::{compact_revision, record_key_parts, stored_key};
-use crate::bbolt::{BoltFile, Bucket, Entry, TreeFacts, check_visiting};
+use crate::bbolt::{BoltFile, Entry, TreeFacts, check_visiting};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::Change;
+use crate::record::{Change, RecordRef};
 use crate::revision::Revision;
 
 /// Every bucket that etcd 3.4 to 3.7 has.
 const BUCKETS: [&str; 10] =
     ["alarm", "auth", "authRoles", "authUsers", "cluster", "key", "lease", "members", "members_removed", "meta"];
 /// Keys of the `meta` bucket: how far compaction was asked for, and how far it got.
-const COMPACTIONS: [&[u8]; 2] = [b"scheduledCompactRev", b"finishedCompactRev"];
+pub(super) const COMPACTIONS: [&[u8]; 2] = [b"scheduledCompactRev", FINISHED];
+const FINISHED: &[u8] = b"finishedCompactRev";
 /// Bytes of records between two calls of an [`Attention`].
 const ATTENTION_BYTES: u64 = 4 << 20;
 
@@ -169,7 +171,54 @@ impl Image {
     }
 }
 
+/// How far an image reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The revision that an etcd would start at.
+    pub revision: Revision,
+    /// The revision that it is compacted at, finished or not.
+    pub compact_floor: Option<Revision>,
+    /// The revision up to which a compaction has gone through: no key has two records there.
+    pub compacted: Option<Revision>,
+}
+
 impl Image {
+    /// How far it reaches, by its last record and its compactions.
+    ///
+    /// # Errors
+    /// `Damaged` where they do not parse.
+    pub fn extent(&self) -> Result<Extent> {
+        let file = self.tree()?;
+        let last = match file.bucket(b"key")? {
+            Some(bucket) => file.cursor(&bucket).last()?.map(|entry| record_key_parts(entry.key)).transpose()?,
+            None => None,
+        };
+        let last = last.map_or(Revision::EMPTY, |(main, _, _)| main.max(Revision::EMPTY));
+        let compact_floor = compact_floor(&file)?;
+        let compacted = value_of(&file, b"meta", FINISHED)?.map(compact_revision).transpose()?;
+        Ok(Extent { revision: compact_floor.map_or(last, |floor| floor.max(last)), compact_floor, compacted })
+    }
+
+    /// Shows its records to `see`, in order.
+    ///
+    /// # Errors
+    /// `Damaged`, where `scrutiny` says so for all of its pages, and else for its records; those of `see`.
+    pub fn records(&self, scrutiny: Scrutiny, see: &mut dyn FnMut(&RecordRef<'_>) -> Result<()>) -> Result<()> {
+        let file = self.tree()?;
+        let mut show = |entry: &Entry<'_>| {
+            let (main, sub, change) = record_key_parts(entry.key)?;
+            see(&RecordRef { main, sub, change, value: entry.value })
+        };
+        match scrutiny {
+            Scrutiny::Strict => {
+                known_buckets(&file)?;
+                check_visiting(&file, &mut |bucket, entry| if bucket == b"key" { show(&entry) } else { Ok(()) })?;
+                Ok(())
+            }
+            Scrutiny::Readable => each_entry(&file, b"key", |entry| show(&entry)),
+        }
+    }
+
     /// User keys that are alive at its revision: what `etcdutl snapshot status` of 3.6 and later calls total keys.
     ///
     /// # Errors
@@ -314,20 +363,4 @@ fn auth_state(file: &BoltFile<'_>) -> Result<AuthState> {
 fn value_of<'a>(file: &BoltFile<'a>, bucket: &[u8], key: &[u8]) -> Result<Option<&'a [u8]>> {
     let Some(bucket) = file.bucket(bucket)? else { return Ok(None) };
     Ok(file.cursor(&bucket).seek(key)?.filter(|entry| entry.key == key).map(|entry| entry.value))
-}
-
-/// Shows every entry of `bucket`, if it exists, to `f`.
-pub(super) fn each_entry<'a>(
-    file: &BoltFile<'a>,
-    bucket: &[u8],
-    mut f: impl FnMut(Entry<'a>) -> Result<()>,
-) -> Result<()> {
-    let bucket: Option<Bucket<'a>> = file.bucket(bucket)?;
-    let Some(mut cursor) = bucket.map(|bucket| file.cursor(&bucket)) else { return Ok(()) };
-    let mut entry = cursor.first()?;
-    while let Some(found) = entry {
-        f(found)?;
-        entry = cursor.next()?;
-    }
-    Ok(())
 }

@@ -3,16 +3,98 @@
 //! An etcd whose live key names a lease that it does not know starts, and stops for ever at the first put that keeps
 //! the key's lease. So every lease that the newest put of a key names gets a record.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 
 use etcdbr_proto::leasepb;
 use prost::Message;
 
+use super::entries::each_entry;
+use crate::bbolt::BoltFile;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Granted to a lease whose own time to live is not known, in seconds.
-const DEFAULT_TTL_S: i64 = 3600;
+/// Granted to a lease whose own time to live is not known, in seconds, unless the operator says otherwise.
+pub const MISSING_LEASE_TTL_S: i64 = 3600;
+
+/// Key and value of an entry of the `lease` bucket.
+type Stored = (Vec<u8>, Vec<u8>);
+
+/// Whether leases that an image has are still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LeaseScope {
+    /// They are; others came.
+    #[default]
+    Added,
+    /// Only those that are named are.
+    All,
+}
+
+/// What became of the leases of an image since it was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseChanges {
+    /// What `granted` is.
+    pub scope: LeaseScope,
+    /// Leases and the seconds that they were granted.
+    pub granted: BTreeMap<i64, i64>,
+    /// The same of leases that may not have been there yet: they get a record only where a live key names them.
+    pub later: BTreeMap<i64, i64>,
+    /// Granted to those that live keys name and that nobody knows, in seconds.
+    pub missing_ttl_s: i64,
+}
+
+impl Default for LeaseChanges {
+    /// Nothing has changed.
+    fn default() -> Self {
+        Self {
+            scope: LeaseScope::Added,
+            granted: BTreeMap::new(),
+            later: BTreeMap::new(),
+            missing_ttl_s: MISSING_LEASE_TTL_S,
+        }
+    }
+}
+
+impl LeaseChanges {
+    /// The entries of the `lease` bucket of `file` with these changes, in key order; `None` where it stays as it is.
+    ///
+    /// # Errors
+    /// `Damaged` where the bucket does not parse.
+    pub(super) fn applied(&self, file: &BoltFile<'_>) -> Result<Option<Vec<Stored>>> {
+        if self.scope == LeaseScope::Added && self.granted.is_empty() {
+            return Ok(None);
+        }
+        let mut entries: BTreeMap<u64, Vec<u8>> =
+            self.granted.iter().map(|(id, ttl_s)| (*id as u64, record(*id, *ttl_s))).collect();
+        each_entry(file, b"lease", |entry| {
+            let id = lease_id(entry.key)?;
+            let same_ttl = |ttl_s: &i64| leasepb::Lease::decode(entry.value).is_ok_and(|lease| lease.ttl == *ttl_s);
+            // As etcd wrote it, with what it noted besides, unless the id was granted anew.
+            if self.granted.get(&id).map_or(self.scope == LeaseScope::Added, same_ttl) {
+                entries.insert(id as u64, entry.value.to_vec());
+            }
+            Ok(())
+        })?;
+        Ok(Some(entries.into_iter().map(|(id, value)| (id.to_be_bytes().to_vec(), value)).collect()))
+    }
+
+    /// Seconds for a lease without a record, and whether they are the source's.
+    fn ttl_of(&self, id: i64) -> (i64, Ttl) {
+        match self.later.get(&id).or_else(|| self.granted.get(&id)) {
+            Some(ttl_s) => (*ttl_s, Ttl::Known),
+            None => (self.missing_ttl_s, Ttl::Assumed),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ttl {
+    Known,
+    Assumed,
+}
+
+fn record(id: i64, ttl_s: i64) -> Vec<u8> {
+    leasepb::Lease { id, ttl: ttl_s, remaining_ttl: 0 }.encode_to_vec()
+}
 
 /// The leases of an image. Memory: 8 bytes for each that has a record, about 32 for each live key whose lease has none.
 #[derive(Debug, Default)]
@@ -52,14 +134,24 @@ impl Leases {
         }
     }
 
-    /// Key and value of a record for every lease that has none, in key order.
-    pub(super) fn missing(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    /// The leases without one that live keys name, in key order.
+    pub(super) fn missing(&self) -> Vec<i64> {
         let mut ids: Vec<i64> = self.orphans.values().copied().collect();
         // Keys are big-endian two's complement: negative ids sort behind the others.
         ids.sort_unstable_by_key(|&id| id as u64);
         ids.dedup();
-        let record = |id: i64| leasepb::Lease { id, ttl: DEFAULT_TTL_S, remaining_ttl: 0 }.encode_to_vec();
-        ids.into_iter().map(|id| (id.to_be_bytes().to_vec(), record(id))).collect()
+        ids
+    }
+
+    /// Key and value of a record for each of those, and how many of them got seconds that are not the source's.
+    pub(super) fn granted(&self, changes: &LeaseChanges) -> (Vec<Stored>, u64) {
+        let (mut entries, mut assumed) = (Vec::new(), 0);
+        for id in self.missing() {
+            let (ttl_s, known) = changes.ttl_of(id);
+            assumed += u64::from(known == Ttl::Assumed);
+            entries.push((id.to_be_bytes().to_vec(), record(id, ttl_s)));
+        }
+        (entries, assumed)
     }
 }
 
@@ -84,8 +176,8 @@ mod tests {
             leases.refer(key, lease);
         }
         assert_eq!(leases.known(), 2);
-        let missing = leases.missing();
-        assert_eq!(missing.len(), 3);
+        let (missing, assumed) = leases.granted(&LeaseChanges::default());
+        assert_eq!((missing.len(), assumed), (3, 3));
         assert_eq!(missing[0], (77_i64.to_be_bytes().to_vec(), b"\x08\x4d\x10\x90\x1c".to_vec()));
         assert_eq!(
             (missing[1].0.as_slice(), missing[2].0.as_slice()),
@@ -100,6 +192,6 @@ mod tests {
         leases.refer(b"moved", 78);
         leases.refer(b"deleted", 0);
         leases.refer(b"moved", 9);
-        assert_eq!(leases.missing(), []);
+        assert!(leases.missing().is_empty());
     }
 }

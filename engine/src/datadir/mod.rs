@@ -6,15 +6,22 @@
 //!
 //! This room uses `std::fs` and nothing else of the world: no network, no stores, no async.
 
+mod compose;
 mod disk;
 mod durability;
+mod entries;
+mod grow;
 mod hash;
 mod image;
 mod install;
+mod keys;
 mod lease;
 mod membership;
 mod mvcc;
+mod overlap;
+mod pages;
 mod place;
+mod prune;
 mod rewrite;
 mod scratch;
 mod snap;
@@ -25,13 +32,18 @@ mod wal;
 #[cfg(test)]
 mod tests;
 
+pub use compose::{Composition, Remainder};
 pub use durability::Durability;
-pub use hash::{HashPoint, hash_kv};
-pub use image::{Attention, AuthState, Examined, Image, ImageFacts, PageCounts, Scrutiny, TakesImage};
+pub use grow::Growth;
+pub use hash::{HashPoint, HashReading, HashSurvey, hash_kv};
+pub use image::{Attention, AuthState, Examined, Extent, Image, ImageFacts, PageCounts, Scrutiny, TakesImage};
 pub use install::{InstalledDataDir, ReadyDataDir};
+pub use lease::{LeaseChanges, LeaseScope, MISSING_LEASE_TTL_S};
 pub use membership::{Member, Membership, MembershipRequest};
-pub use mvcc::{decode_record, record_key_parts};
-pub use rewrite::{DatabaseFacts, RevisionBump};
+pub use mvcc::{decode_record, record_key_parts, user_key};
+pub use overlap::Overlap;
+pub use prune::{PruneSurvey, Pruning};
+pub use rewrite::{DatabaseFacts, Ending, RevisionBump};
 pub use scratch::Scratch;
 pub use snap::{SnapFile, read_snap};
 pub use stage::{Preallocate, StageOptions, StagedDataDir};

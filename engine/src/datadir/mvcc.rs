@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Change, Record};
+use crate::record::{BucketKey, Change, Record, RecordRef};
 use crate::revision::Revision;
 
 /// Bytes of a revision key without mark: main u64 BE, `_`, sub u64 BE.
@@ -42,6 +42,11 @@ pub fn decode_record(key: &[u8], value: &[u8]) -> Result<Record> {
     Ok(Record { main, sub, change, value: Bytes::copy_from_slice(value) })
 }
 
+/// The key of a revision: how the `meta` bucket writes one, and the least key of its records.
+pub(super) fn revision_key(revision: Revision) -> BucketKey {
+    RecordRef { main: revision, sub: 0, change: Change::Put, value: &[] }.bucket_key()
+}
+
 /// The main revision that a value of the `meta` bucket (scheduled or finished compaction) holds.
 pub(super) fn compact_revision(value: &[u8]) -> Result<Revision> {
     // A value of another length would make etcd itself stop.
@@ -70,6 +75,14 @@ pub(super) fn stored_key(revision: Revision, stored: &[u8]) -> Result<StoredKey<
     scan(stored).ok_or_else(|| {
         Error::new(ErrorKind::Damaged, format!("a record of revision {revision} in the database does not parse"))
     })
+}
+
+/// The user's key that `record` is about; empty only in the marker of a revision bump.
+///
+/// # Errors
+/// As [`decode_record`], for its value.
+pub fn user_key<'a>(record: &RecordRef<'a>) -> Result<&'a [u8]> {
+    stored_key(record.main, record.value).map(|stored| stored.key)
 }
 
 fn scan(mut rest: &[u8]) -> Option<StoredKey<'_>> {

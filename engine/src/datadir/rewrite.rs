@@ -6,21 +6,22 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, SeekFrom};
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use bytes::Bytes;
-
 use super::disk::{self, operation};
 use super::durability::Durability;
-use super::image::{Examined, Image, ImageFacts, each_entry};
+use super::entries::each_entry;
+use super::image::{Examined, Image, ImageFacts};
+use super::lease::LeaseChanges;
 use super::membership::Membership;
+use super::mvcc::revision_key;
+use super::pages::Pages;
 use super::wal::TERM;
 use crate::bbolt::{BoltFile, Extension};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Change, Record};
 use crate::revision::Revision;
 
 /// Keys of the `meta` bucket that speak of the source's raft and storage version.
@@ -59,6 +60,17 @@ impl RevisionBump {
     }
 }
 
+/// What a new cluster's database has beside what is staged.
+#[derive(Debug, Clone, Default)]
+pub struct Ending {
+    /// A compaction that etcd shall do when it starts, where the database is not compacted as far.
+    pub compact: Option<Revision>,
+    /// What is known of leases that live keys name.
+    pub leases: LeaseChanges,
+    /// Whether the revisions go on further up: all before is compacted then.
+    pub bump: Option<RevisionBump>,
+}
+
 /// What was made of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseFacts {
@@ -68,6 +80,8 @@ pub struct DatabaseFacts {
     pub revision: Revision,
     /// The revision that it will be compacted at.
     pub compact_revision: Option<Revision>,
+    /// Leases that live keys name and that nobody knows: their time to live is a default.
+    pub assumed_leases: u64,
     /// Bytes of the database as it is now.
     pub db_bytes: u64,
     /// Bytes of it that were written, the image included.
@@ -84,24 +98,24 @@ pub(super) fn rewrite(
     (db, path): (&File, &Path),
     image: &Image,
     examined: Examined,
-    membership: &Membership,
-    bump: Option<RevisionBump>,
+    (membership, ending): (&Membership, &Ending),
     durability: Durability,
 ) -> Result<DatabaseFacts> {
-    let bumped = bump.map(|bump| bump.from(examined.facts.revision)).transpose()?;
+    let bumped = ending.bump.map(|bump| bump.from(examined.facts.revision)).transpose()?;
+    let scheduled = bumped.or(ending.compact.filter(|compact| Some(*compact) > examined.facts.compact_floor));
     let file = image.tree()?;
     let used_bytes = file.used_bytes();
     let mut out = BufWriter::with_capacity(WRITE_BUFFER_BYTES, Pages { db, path });
     out.seek(SeekFrom::Start(used_bytes)).map_err(|error| local("extend the database", error))?;
     let mut extension = Extension::begin(file, out)?;
-    for (name, entries) in new_buckets(&file, membership, bumped)? {
+    for (name, entries) in new_buckets(&file, membership, scheduled)? {
         extension.replace(name.as_bytes(), entries.iter().map(Ok))?;
     }
     if let Some(revision) = bumped {
         // The marker of etcd's own restore: a record of no key, which moves the revision and serves nothing.
         extension.append(b"key", [Ok((revision_key(revision), b""))])?;
     }
-    let missing = examined.leases.missing();
+    let (missing, assumed_leases) = examined.leases.granted(&ending.leases);
     if !missing.is_empty() {
         extension.replace(b"lease", merged(&file, b"lease", missing)?)?;
     }
@@ -119,8 +133,9 @@ pub(super) fn rewrite(
     sync(db, path, durability)?;
     Ok(DatabaseFacts {
         revision: bumped.unwrap_or(examined.facts.revision),
-        compact_revision: bumped.or(examined.facts.compact_floor),
+        compact_revision: scheduled.or(examined.facts.compact_floor),
         image: examined.facts,
+        assumed_leases,
         db_bytes: used_bytes + extended.written_bytes,
         written_bytes,
     })
@@ -132,7 +147,7 @@ type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 fn new_buckets(
     file: &BoltFile<'_>,
     membership: &Membership,
-    bumped: Option<Revision>,
+    scheduled: Option<Revision>,
 ) -> Result<[(&'static str, Entries); 5]> {
     let mut meta = Entries::new();
     each_entry(file, b"meta", |entry| {
@@ -145,9 +160,9 @@ fn new_buckets(
     meta.insert(RAFT_TERM.to_vec(), TERM.to_be_bytes().to_vec());
     meta.insert(CONF_STATE.to_vec(), membership.conf_state_json()?);
     meta.remove(STORAGE_VERSION);
-    if let Some(revision) = bumped {
-        // Asked for, not finished: etcd does the compaction itself when it starts.
-        meta.insert(SCHEDULED_COMPACTION.to_vec(), revision_key(revision));
+    // Asked for, and not finished: etcd does that when it starts.
+    if let Some(revision) = scheduled {
+        meta.insert(SCHEDULED_COMPACTION.to_vec(), revision_key(revision).to_vec());
     }
     // etcd 3.7 takes its voters from here: every member of one restore must have the same ones, and all of them.
     let mut members = Entries::new();
@@ -180,34 +195,6 @@ fn merged<'a>(
         }
         Some(Ok((entry.key.to_vec(), entry.value.to_vec())))
     }))
-}
-
-/// The key of the first record of `revision`, which is also how the `meta` bucket writes a revision.
-fn revision_key(revision: Revision) -> Vec<u8> {
-    Record { main: revision, sub: 0, change: Change::Put, value: Bytes::new() }.bucket_key()
-}
-
-/// New pages on their way into the file.
-#[derive(Debug)]
-struct Pages<'a> {
-    db: &'a File,
-    path: &'a Path,
-}
-
-impl Write for Pages<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        operation("write", self.path, || self.db.write(bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for Pages<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.db.seek(to)
-    }
 }
 
 fn sync(db: &File, path: &Path, durability: Durability) -> Result<()> {

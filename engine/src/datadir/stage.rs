@@ -5,13 +5,16 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::compose::{Composition, Remainder, compose};
 use super::disk::attempt;
 use super::durability::{Durability, sync_file, sync_path};
+use super::grow::{Growth, grow};
 use super::image::{Examined, Image, TakesImage};
 use super::install::ReadyDataDir;
 use super::membership::Membership;
 use super::place::Place;
-use super::rewrite::{RevisionBump, rewrite};
+use super::rewrite::{Ending, rewrite};
+use super::scratch::Scratch;
 use super::{snap, wal};
 use crate::error::Result;
 
@@ -66,6 +69,39 @@ impl StagedDataDir {
         self.place.data_dir()
     }
 
+    /// A scratch file beside what is staged.
+    ///
+    /// # Errors
+    /// `Local` where the file system refuses.
+    pub fn scratch(&self) -> Result<Scratch> {
+        Scratch::create(self.place.member_dir().as_ref(), 0)
+    }
+
+    /// Writes the database anew: the records that `fill` gives, and all else as `image`, which is not this stage's own,
+    /// has it, but for what `fill` answers.
+    ///
+    /// # Errors
+    /// Those of `fill`; `Damaged` where `image` does not parse; `Local` where the disk is full or refuses.
+    pub fn compose<T>(
+        &mut self,
+        image: &Image,
+        fill: impl FnOnce(&mut Composition<'_>) -> Result<(T, Remainder)>,
+    ) -> Result<T> {
+        let (filled, written_bytes) = compose((&self.db, &db_path(&self.place)), image, fill)?;
+        self.written_bytes += written_bytes;
+        Ok(filled)
+    }
+
+    /// Lets `change` change the database that `image`, this stage's own, is of. What it has become is another image.
+    ///
+    /// # Errors
+    /// Those of `change`; `Local` where the disk is full or refuses.
+    pub fn grow<T>(&mut self, image: &Image, change: impl FnOnce(&mut Growth<'_>) -> Result<T>) -> Result<T> {
+        let (changed, written_bytes) = grow((&self.db, &db_path(&self.place)), image, change)?;
+        self.written_bytes += written_bytes;
+        Ok(changed)
+    }
+
     /// Makes `image`, this stage's own, that of a new cluster of `membership`, and writes WAL and `.snap`.
     ///
     /// # Errors
@@ -76,10 +112,10 @@ impl StagedDataDir {
         image: Image,
         examined: Examined,
         membership: &Membership,
-        bump: Option<RevisionBump>,
+        ending: &Ending,
     ) -> Result<ReadyDataDir> {
         let path = db_path(&self.place);
-        let mut facts = rewrite((&self.db, &path), &image, examined, membership, bump, self.options.durability)
+        let mut facts = rewrite((&self.db, &path), &image, examined, (membership, ending), self.options.durability)
             .map_err(|error| error.about(path.display()))?;
         drop(image);
         facts.written_bytes += self.written_bytes;

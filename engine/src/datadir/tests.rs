@@ -118,7 +118,7 @@ fn ready(data_dir: &Path, image: &[u8]) -> Result<ReadyDataDir> {
 fn finished(mut staged: StagedDataDir, membership: &Membership) -> Result<ReadyDataDir> {
     let image = staged.image()?;
     let examined = image.examine(Scrutiny::Strict, None, &mut |_| Ok(()))?;
-    staged.finish(image, examined, membership, None)
+    staged.finish(image, examined, membership, &Ending::default())
 }
 
 fn restore(data_dir: &Path) -> Result<PathBuf> {
@@ -381,7 +381,7 @@ fn bumped(buckets: &Buckets, by: u64) -> Result<(DatabaseFacts, Vec<u8>)> {
     let image = staged.image()?;
     let examined = image.examine(Scrutiny::Strict, None, &mut |_| Ok(()))?;
     let bump = RevisionBump::by(by.try_into().expect("not zero"));
-    let ready = staged.finish(image, examined, &membership(), Some(bump))?;
+    let ready = staged.finish(image, examined, &membership(), &Ending { bump: Some(bump), ..Ending::default() })?;
     let facts = ready.facts().clone();
     let path = ready.install()?.path;
     Ok((facts, fs::read(path.join("member/snap/db")).unwrap()))

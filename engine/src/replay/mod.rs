@@ -4,8 +4,23 @@
 //! footer, [`move_plain`] that of a plain snapshot against the SHA-256 behind it; [`prove`] examines it and compares it with what the source itself answered. Nothing here knows which verb
 //! calls it, or has heard of a live etcd.
 
+mod append;
+mod deletion;
+mod facts;
 mod image;
+mod line;
+mod marks;
+mod moment;
 mod proof;
+mod records;
+mod rewrite;
 
+pub use append::{Goal, append};
+pub use deletion::last_deletion;
+pub use facts::Learned;
 pub use image::{move_image, move_plain};
+pub use marks::learn_marks;
+pub use moment::moment;
 pub use proof::{HashKvProof, Integrity, Proof, Proving, Thoroughness, TreeProof, prove};
+pub use records::{Batch, ChainRecords, Replayed, Stretch, replay};
+pub use rewrite::{Rewriting, Rewritten, rewrite};

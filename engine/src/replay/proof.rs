@@ -160,7 +160,7 @@ fn examine(image: &Image, proving: Proving, context: &RunContext) -> Result<(Exa
             }
             .to_owned(),
         ),
-        Some((answer, hash)) => compare(answer, hash, &examined.facts)?,
+        Some((answer, hash)) => compare(answer, hash, examined.facts.compact_floor)?,
     };
     Ok((examined, Proof { integrity, tree: TreeProof::Sound, hash_kv }))
 }
@@ -174,7 +174,7 @@ fn reaches(promised: Revision, facts: &ImageFacts) -> Result<()> {
 }
 
 /// The point that `answer` is for.
-fn point(answer: &HashKvAnswer) -> HashPoint {
+pub(super) fn point(answer: &HashKvAnswer) -> HashPoint {
     let compact = Some(answer.compact_revision).filter(|compact| *compact > Revision(0));
     HashPoint { revision: answer.revision, compact }
 }
@@ -183,8 +183,8 @@ fn point(answer: &HashKvAnswer) -> HashPoint {
 ///
 /// The two are of the same records only where the image reaches the answer's revision and is compacted no further than
 /// the source was when it answered: what compaction has dropped from the image is not there to be hashed.
-fn compare(answer: HashKvAnswer, hash: u32, facts: &ImageFacts) -> Result<HashKvProof> {
-    if let Some(floor) = facts.compact_floor.filter(|floor| *floor > answer.compact_revision) {
+pub(super) fn compare(answer: HashKvAnswer, hash: u32, image_floor: Option<Revision>) -> Result<HashKvProof> {
+    if let Some(floor) = image_floor.filter(|floor| *floor > answer.compact_revision) {
         let reason = format!(
             "the HashKV that was stored is of a source compacted at {}, the image is compacted at {floor}",
             answer.compact_revision
@@ -229,14 +229,17 @@ mod tests {
     #[test]
     fn hashes_are_compared_unless_the_image_is_compacted_further() {
         for (compact, floor) in [(-1, -1), (5, -1), (5, 5), (9, 5)] {
-            let facts = facts(20, floor);
-            assert_eq!(compare(answer(compact), 7, &facts).unwrap(), HashKvProof::Equal(answer(compact)));
-            let error = compare(answer(compact), 8, &facts).unwrap_err();
+            let floor = facts(20, floor).compact_floor;
+            assert_eq!(compare(answer(compact), 7, floor).unwrap(), HashKvProof::Equal(answer(compact)));
+            let error = compare(answer(compact), 8, floor).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Damaged);
             assert!(error.to_string().contains("HashKV 8, the source answered 7"), "{error}");
         }
         for (compact, floor) in [(-1, 5), (5, 6)] {
-            assert!(matches!(compare(answer(compact), 8, &facts(20, floor)), Ok(HashKvProof::NoAnswer(_))));
+            assert!(matches!(
+                compare(answer(compact), 8, facts(20, floor).compact_floor),
+                Ok(HashKvProof::NoAnswer(_))
+            ));
         }
     }
 

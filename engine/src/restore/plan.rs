@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::archive::{Archive, BackupEntry, BackupReader, ReadLimits, Selection, select};
+use super::point::{PointPlan, PointRequest, Target, plan_point};
+use crate::archive::{Archive, ReadLimits, Selection};
 use crate::datadir::{Membership, MembershipRequest, RevisionBump, StageOptions, WAL_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::foreign::PlainSnapshot;
 use crate::replay::Thoroughness;
+use crate::run::RunContext;
 
 /// Room for the pages that a restore adds to the image, and for the `.snap` file: a few hundred KiB in truth.
 const ADDED_BYTES: u64 = 16 << 20;
@@ -35,6 +37,8 @@ pub struct RestoreRequest {
     pub staging: StageOptions,
     /// Whether the revisions go on further up.
     pub bump: Option<RevisionBump>,
+    /// Granted to leases that live keys name and that nobody knows, in seconds.
+    pub missing_lease_ttl_s: i64,
     /// Run, or only shown.
     pub purpose: Purpose,
 }
@@ -56,42 +60,48 @@ pub struct RestorePlan {
     pub bump: Option<RevisionBump>,
     pub(super) limits: ReadLimits,
     pub(super) staging: StageOptions,
+    pub(super) missing_lease_ttl_s: i64,
 }
 
 /// What a restore reads.
 #[derive(Debug)]
 pub enum RestoreSource {
-    /// A full of the archive.
-    Backup {
-        /// As it is listed.
-        entry: BackupEntry,
-        /// As it is opened.
-        reader: Box<BackupReader>,
-    },
+    /// A moment of a history in the archive.
+    Point(Box<PointPlan>),
     /// A snapshot from outside.
     Plain(PlainSnapshot),
 }
 
-/// Plans a restore of what `selection` means: one LIST for each 1,000 objects, then two or three GETs.
+/// Plans a restore of what `point` means: one LIST for each 1,000 objects, then a few GETs.
 ///
 /// # Errors
-/// `Invalid` for a membership that cannot be; `Refused` where a cluster of several members would be restored from
-/// "latest": each operator could get another history; those of selecting and opening the backup.
-pub async fn plan_restore(archive: &Archive, selection: &Selection, request: RestoreRequest) -> Result<RestorePlan> {
+/// `Invalid` for a membership that cannot be, or a target that does not go with the selection; `Refused` where a cluster of
+/// several members would be restored from "latest": each operator could get another history; where revisions are
+/// missing; those of reading the archive; `Interrupted`.
+pub async fn plan_restore(
+    archive: &Archive,
+    point: &PointRequest,
+    request: RestoreRequest,
+    context: &RunContext,
+) -> Result<RestorePlan> {
     let membership = Membership::resolve(&request.membership)?;
-    let explicit = matches!(selection, Selection::Backup(_));
-    if membership.members().len() > 1 && !explicit && request.purpose == Purpose::Restore {
+    if matches!(point.selection, Selection::Backup(_)) && point.target != Target::Newest {
+        return Err(Error::new(ErrorKind::Invalid, "a backup that is named is restored alone, as it is")
+            .hint("name the lineage instead; the plan chooses what leads to a moment of it"));
+    }
+    if membership.members().len() > 1 && !PointPlan::is_explicit(point) && request.purpose == Purpose::Restore {
         let what = format!(
-            "--initial-cluster names {} members: every one must be restored from the same backup",
+            "--initial-cluster names {} members: every one must be restored to the same moment of the same history",
             membership.members().len()
         );
-        return Err(Error::new(ErrorKind::Refused, what)
-            .hint("name it with --backup; the same command with --dry-run prints the line to paste on each member"));
+        return Err(Error::new(ErrorKind::Refused, what).hint(
+            "name it with --backup, or with --lineage and --revision; the same command with --dry-run prints the line to \
+             paste on each member",
+        ));
     }
-    let catalogue = archive.catalogue().await?;
-    let entry = select(&catalogue, selection)?.clone();
-    let reader = Box::new(archive.open(&entry.name).await?);
-    Ok(plan(RestoreSource::Backup { entry, reader }, membership, request))
+    let reading = (request.limits, request.data_dir.as_path());
+    let found = context.unless_stopped(plan_point(archive, point, Vec::new(), reading, context)).await?;
+    Ok(plan(RestoreSource::Point(Box::new(found)), membership, request))
 }
 
 /// Plans the restore of a plain snapshot, which has been opened: nothing more is read.
@@ -106,16 +116,16 @@ pub fn plan_plain_restore(snapshot: PlainSnapshot, request: RestoreRequest) -> R
 }
 
 fn plan(source: RestoreSource, membership: Membership, request: RestoreRequest) -> RestorePlan {
-    let needed_bytes = source.image_bytes() + WAL_BYTES + ADDED_BYTES;
-    let RestoreRequest { data_dir, limits, thoroughness, bump, staging, .. } = request;
-    RestorePlan { source, membership, data_dir, needed_bytes, limits, thoroughness, bump, staging }
+    let needed_bytes = source.needed_bytes();
+    let RestoreRequest { data_dir, limits, thoroughness, bump, staging, missing_lease_ttl_s, .. } = request;
+    RestorePlan { source, membership, data_dir, needed_bytes, limits, thoroughness, bump, staging, missing_lease_ttl_s }
 }
 
 impl RestoreSource {
     /// The backup's name, the snapshot's path, or its URL without what is secret.
     pub fn name(&self) -> String {
         match self {
-            Self::Backup { entry, .. } => entry.name.to_string(),
+            Self::Point(point) => point.chain.full.name.to_string(),
             Self::Plain(snapshot) => snapshot.name().to_owned(),
         }
     }
@@ -123,9 +133,30 @@ impl RestoreSource {
     /// Bytes of the image.
     pub fn image_bytes(&self) -> u64 {
         match self {
-            Self::Backup { reader, .. } => reader.footer().plain_bytes,
+            Self::Point(point) => point.sizes.image_bytes,
             Self::Plain(snapshot) => snapshot.image_bytes(),
         }
+    }
+
+    /// Bytes of the database that will be written, about.
+    pub fn written_bytes(&self) -> u64 {
+        match self {
+            Self::Point(point) => point.sizes.needed_bytes(point.way),
+            Self::Plain(snapshot) => snapshot.image_bytes(),
+        }
+    }
+
+    /// All bytes that will be written at one time, at most.
+    pub(super) fn needed_bytes(&self) -> u64 {
+        match self {
+            Self::Point(point) => Self::needed_bytes_of(point),
+            Self::Plain(snapshot) => snapshot.image_bytes() + WAL_BYTES + ADDED_BYTES,
+        }
+    }
+
+    /// The same of a moment.
+    pub(super) fn needed_bytes_of(point: &PointPlan) -> u64 {
+        point.sizes.needed_bytes(point.way) + WAL_BYTES + ADDED_BYTES
     }
 }
 
@@ -134,9 +165,9 @@ impl RestorePlan {
     pub fn memory_bytes(&self) -> u64 {
         let reads = self.limits.read_bytes * (self.limits.parallel_reads as u64 + 1);
         match &self.source {
-            RestoreSource::Backup { reader, .. } => {
-                let chunk_bytes = u64::from(reader.header().chunk_bytes);
-                reads + chunk_bytes * 2 * (self.limits.threads as u64 + 2)
+            RestoreSource::Point(point) => {
+                let chunk_bytes = u64::from(point.reader().header().chunk_bytes);
+                reads + chunk_bytes * 2 * (self.limits.threads as u64 + 2) + point.replay_bytes()
             }
             // What waits for the file comes on top of what is read.
             RestoreSource::Plain(_) => reads + 3 * self.limits.read_bytes,
