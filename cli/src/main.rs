@@ -33,6 +33,10 @@ enum Command {
     List(commands::list::ListArgs),
     /// Turn a backup into a data directory that etcd starts from
     Restore(commands::restore::RestoreArgs),
+    /// Show what is in a plain snapshot.db or in a backup, in the figures of `etcdutl snapshot status`
+    Status(commands::status::StatusArgs),
+    /// Write a backup as a plain snapshot.db
+    Export(commands::export::ExportArgs),
     /// Prove backups without restoring them: every byte, the tree of the database, etcd's own HashKV
     Verify(commands::verify::VerifyArgs),
     /// Remove abandoned uploads from the archive's store
@@ -56,6 +60,8 @@ fn main() -> ExitCode {
             Command::Snapshot(args) => commands::snapshot::run(args, output, &context).await,
             Command::List(args) => commands::list::run(args, output, &context).await,
             Command::Restore(args) => commands::restore::run(args, output, &context).await,
+            Command::Status(args) => commands::status::run(args, output, &context).await,
+            Command::Export(args) => commands::export::run(args, output, &context).await,
             Command::Verify(args) => commands::verify::run(args, output, &context).await,
             Command::Gc(args) => commands::gc::run(args, output, &context).await,
             Command::Presign(args) => commands::presign::run(args, output, &context).await,

@@ -33,9 +33,11 @@ pub mod replay;
 // Floor 5: verbs, a plan and its run each.
 pub mod backup;
 pub mod capture;
+pub mod export;
 pub mod gc;
 pub mod presign;
 pub mod restore;
+pub mod status;
 pub mod verify;
 
 // Floor 6: verbs that run by themselves.

@@ -34,7 +34,11 @@ async fn frozen_archives_are_sound_and_restore() {
             // Not a secret: it opens this archive alone.
             let key = std::fs::read_to_string(version.join("key")).unwrap();
             for run in [verify, restore] {
-                if kind == "encrypted" { run.env("ETCDBR_ENCRYPTION_KEY", &key).succeed() } else { run.succeed() };
+                if kind == "encrypted" {
+                    run.env("ETCDBR_ENCRYPTION_KEY", &key).succeed()
+                } else {
+                    run.succeed()
+                };
             }
             let etcd = Etcd::builder(EtcdVersion::V3_5).seat(seat).data_dir(&data_dir).start().await;
             let mut client = etcd.client().await;

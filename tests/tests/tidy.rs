@@ -28,7 +28,13 @@ const FLOORS: [(usize, &[&str]); 7] = [
     (2, &["pipeline", "datadir", "store", "etcd"]),
     (3, &["archive", "foreign"]),
     (4, &["replay"]),
-    (5, &["backup", "capture", "restore", "compact", "retain", "copy", "verify", "browse", "export", "gc", "presign"]),
+    (
+        5,
+        &[
+            "backup", "capture", "restore", "compact", "retain", "copy", "verify", "browse", "export", "gc", "presign",
+            "status",
+        ],
+    ),
     (6, &["daemon"]),
 ];
 const VERB_FLOOR: usize = 5;

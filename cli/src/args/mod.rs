@@ -1,5 +1,6 @@
 //! Flags that several commands share, and what they mean to the engine. Every flag has an `ETCDBR_` variable.
 
+mod backup;
 mod etcd;
 mod keys;
 mod output;
@@ -8,6 +9,7 @@ mod point;
 mod store;
 mod units;
 
+pub(crate) use backup::{BackupArgs, ScratchArgs};
 pub(crate) use etcd::EtcdArgs;
 pub(crate) use keys::KeyArgs;
 pub(crate) use output::{OutputArgs, OutputFormat};

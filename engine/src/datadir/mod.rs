@@ -2,7 +2,8 @@
 //!
 //! The way through: [`StagedDataDir::create`] -> `write_image` in file order -> [`Image::examine`] -> `finish` (rewrite of
 //! what names the old cluster, WAL and `.snap`) -> [`ReadyDataDir::install`], which is one rename. What is dropped before
-//! that leaves no trace. [`Scratch`] takes an image as well, to be read and forgotten.
+//! that leaves no trace. [`Scratch`] takes an image as well, to be read and forgotten,
+//! and [`PlainFile`], to be given to etcd's own tools.
 //!
 //! This room uses `std::fs` and nothing else of the world: no network, no stores, no async.
 
@@ -21,12 +22,14 @@ mod mvcc;
 mod overlap;
 mod pages;
 mod place;
+mod plain;
 mod prune;
 mod rewrite;
 mod scratch;
 mod snap;
 mod space;
 mod stage;
+mod tally;
 mod wal;
 
 #[cfg(test)]
@@ -42,9 +45,11 @@ pub use lease::{LeaseChanges, LeaseScope, MISSING_LEASE_TTL_S};
 pub use membership::{Member, Membership, MembershipRequest};
 pub use mvcc::{decode_record, record_key_parts, user_key};
 pub use overlap::Overlap;
+pub use plain::PlainFile;
 pub use prune::{PruneSurvey, Pruning};
 pub use rewrite::{DatabaseFacts, Ending, RevisionBump};
 pub use scratch::Scratch;
 pub use snap::{SnapFile, read_snap};
 pub use stage::{Preallocate, StageOptions, StagedDataDir};
+pub use tally::Tally;
 pub use wal::{SEGMENT_BYTES as WAL_BYTES, WalContent, WalEntry, read_wal};

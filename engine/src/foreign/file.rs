@@ -64,6 +64,19 @@ impl SnapshotFile {
         self.opened.bytes
     }
 
+    /// The file, to be mapped, with a lock that keeps an etcd from opening it.
+    ///
+    /// # Errors
+    /// `Refused` where an etcd is running on it; `Local`.
+    pub(super) fn share(&self) -> Result<File> {
+        let file = self.file.try_clone().map_err(|error| Error::file("open", &self.path, error))?;
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => Err(running(&self.path)),
+            // A file system without locks is no reason not to look.
+            _ => Ok(file),
+        }
+    }
+
     /// Its first bytes: 64 KiB, or all.
     ///
     /// # Errors
@@ -130,12 +143,12 @@ fn regular(path: &Path, found: &Metadata) -> Result<()> {
 fn refuse_running(path: &Path) -> Result<()> {
     let locked = File::open(path)
         .is_ok_and(|probe| flock(&probe, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK));
-    if !locked {
-        return Ok(());
-    }
-    let message = format!("an etcd is running on {}", path.display());
-    Err(Error::new(ErrorKind::Refused, message)
-        .hint("take a snapshot of it (`etcdbr snapshot`, `etcdctl snapshot save`), or stop it first"))
+    if locked { Err(running(path)) } else { Ok(()) }
+}
+
+fn running(path: &Path) -> Error {
+    Error::new(ErrorKind::Refused, format!("an etcd is running on {}", path.display()))
+        .hint("take a snapshot of it (`etcdbr snapshot`, `etcdctl snapshot save`), or stop it first")
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //! the operator asked for that. The image is given on before its SHA-256 is known; [`PlainImage::check`] compares it, and
 //! whoever takes the image relies on nothing before that.
 
+use std::fs::File;
+use std::path::Path;
+
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
@@ -26,6 +29,8 @@ pub enum HashCheck {
     /// It must have one, and it must be right.
     #[default]
     Required,
+    /// It may have none; where it has one, that must be right.
+    WherePresent,
     /// It may have none, and nobody looks at it.
     Skipped,
 }
@@ -73,28 +78,47 @@ impl PlainSnapshot {
     /// `Refused` for one without a SHA-256 where one is required, or one that an etcd is running on; `Damaged` for what
     /// is no etcd database, or was cut short; those of the file system, or of the server.
     pub async fn open(location: &Location, options: &PlainOptions) -> Result<Self> {
-        let name = location.to_string();
-        let (source, total_bytes, head) = match location {
-            Location::File(path) => {
-                let path = path.clone();
-                let opened = blocking(move || {
-                    let file = SnapshotFile::open(&path)?;
-                    let head = file.head()?;
-                    Ok((file, head))
-                });
-                let (file, head) = opened.await?;
-                let bytes = file.bytes();
-                (Source::File(file), bytes, head)
-            }
+        match location {
+            Location::File(path) => Self::open_file(path, options.hash_check).await,
             Location::Url(url) => {
                 let object = HttpObject::open(url.clone(), &options.http, options.lanes).await?;
                 let (bytes, head) = (object.object_bytes(), object.head().to_vec());
-                (Source::Url(Box::new(object)), bytes, head)
+                Self::recognised(location.to_string(), Source::Url(Box::new(object)), bytes, &head, options.hash_check)
             }
-        };
-        recognise(&head).map_err(|error| error.about(&name))?;
-        let trailer = trailer(total_bytes, options.hash_check).map_err(|error| error.about(&name))?;
-        Ok(Self { name, source, total_bytes, trailer, hash_check: options.hash_check })
+        }
+    }
+
+    /// Opens the snapshot at `path`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_file(path: &Path, hash_check: HashCheck) -> Result<Self> {
+        let (name, path) = (Location::File(path.to_owned()).to_string(), path.to_owned());
+        let opened = blocking(move || {
+            let file = SnapshotFile::open(&path)?;
+            let head = file.head()?;
+            Ok((file, head))
+        });
+        let (file, head) = opened.await?;
+        let bytes = file.bytes();
+        Self::recognised(name, Source::File(file), bytes, &head, hash_check)
+    }
+
+    fn recognised(name: String, source: Source, total_bytes: u64, head: &[u8], hash_check: HashCheck) -> Result<Self> {
+        recognise(head).map_err(|error| error.about(&name))?;
+        let trailer = trailer(total_bytes, hash_check).map_err(|error| error.about(&name))?;
+        Ok(Self { name, source, total_bytes, trailer, hash_check })
+    }
+
+    /// The file itself, to be mapped; while it is held no etcd can open it. `None` for what comes from a server.
+    ///
+    /// # Errors
+    /// `Refused` where an etcd is running on it; `Local`.
+    pub fn file(&self) -> Result<Option<File>> {
+        match &self.source {
+            Source::File(file) => file.share().map(Some),
+            Source::Url(_) => Ok(None),
+        }
     }
 
     /// Its path, or its URL without what is secret.
@@ -200,10 +224,11 @@ fn trailer(total_bytes: u64, hash_check: HashCheck) -> Result<Trailer> {
     match (total_bytes % GRAIN_BYTES, hash_check) {
         (TRAILER_BYTES, _) => Ok(Trailer::Sha256),
         (_, HashCheck::Skipped) => Ok(Trailer::Absent),
+        (0, HashCheck::WherePresent) => Ok(Trailer::Absent),
         (0, HashCheck::Required) => Err(Error::new(ErrorKind::Refused, "no SHA-256 follows the database").hint(
             "it was not made by `snapshot save`; if it was copied from a data directory, give --skip-hash-check",
         )),
-        (_, HashCheck::Required) => {
+        (_, HashCheck::Required | HashCheck::WherePresent) => {
             let what = format!("it is cut short: {total_bytes} bytes are no whole pages with a SHA-256");
             Err(Error::new(ErrorKind::Damaged, what).hint("fetch or copy it again, or use another snapshot"))
         }
@@ -238,6 +263,7 @@ mod tests {
     fn etcds_rule_says_whether_a_sha256_follows() {
         for bytes in [512 * 64 + 32, 32] {
             assert_eq!(trailer(bytes, HashCheck::Required).unwrap(), Trailer::Sha256);
+            assert_eq!(trailer(bytes, HashCheck::WherePresent).unwrap(), Trailer::Sha256);
             assert_eq!(trailer(bytes, HashCheck::Skipped).unwrap(), Trailer::Sha256);
         }
         for (bytes, kind) in
@@ -245,6 +271,8 @@ mod tests {
         {
             assert_eq!(trailer(bytes, HashCheck::Required).unwrap_err().kind(), kind);
             assert_eq!(trailer(bytes, HashCheck::Skipped).unwrap(), Trailer::Absent);
+            let optional = trailer(bytes, HashCheck::WherePresent);
+            assert_eq!(optional.ok(), (bytes == 512 * 64).then_some(Trailer::Absent));
         }
     }
 

@@ -48,7 +48,7 @@ impl From<Protection> for Integrity {
 impl From<HashCheck> for Integrity {
     fn from(checked: HashCheck) -> Self {
         match checked {
-            HashCheck::Required => Self::Sha256Trailer,
+            HashCheck::Required | HashCheck::WherePresent => Self::Sha256Trailer,
             HashCheck::Skipped => Self::Unchecked,
         }
     }
