@@ -25,7 +25,7 @@ const TXN_BYTES: usize = 1 << 20;
 const IN_FLIGHT: usize = 8;
 /// What a key and its record take beside their bytes, and what a page loses at its end.
 const RECORD_BYTES: u64 = 96;
-const PAGE_FILL_PERCENT: u64 = 70;
+const PAGE_FILL_PERCENT: u64 = 74;
 /// A churned database has at least so many free pages of a hundred.
 const FREE_PERCENT: u64 = 30;
 /// Of a hundred objects, so many are written again in one round, and so many deleted.

@@ -41,16 +41,16 @@ impl Objects {
     pub(crate) fn value(&self, i: u64, generation: u64) -> Vec<u8> {
         let mut noise = self.noise(i, generation);
         match i % 20 {
-            0..8 => stored("v1", "Pod", self.metadata(i, generation, POD_FIELDS, 3), pod(&mut noise)),
+            0..8 => stored("v1", "Pod", self.metadata(i, generation, POD_FIELDS, 2), pod(&mut noise)),
             8..11 => stored("events.k8s.io/v1", "Event", self.metadata(i, generation, "", 0), event(&mut noise)),
             11..13 => {
-                stored("apps/v1", "ReplicaSet", self.metadata(i, generation, POD_FIELDS, 2), template(&mut noise))
+                stored("apps/v1", "ReplicaSet", self.metadata(i, generation, POD_FIELDS, 1), template(&mut noise))
             }
             13 => stored("coordination.k8s.io/v1", "Lease", self.metadata(i, generation, "", 0), lease(&mut noise)),
             14..16 => stored("v1", "ConfigMap", self.metadata(i, generation, "", 0), config(&mut noise)),
             16 => stored("v1", "Secret", self.metadata(i, generation, "", 0), noise.bytes(500)),
             17 => stored("v1", "Endpoints", self.metadata(i, generation, "", 0), endpoints(&mut noise)),
-            _ => custom_resource(&self.metadata(i, generation, POD_FIELDS, 1), &mut noise),
+            _ => custom_resource(&self.metadata(i, generation, "", 0), &mut noise),
         }
     }
 
@@ -84,9 +84,9 @@ impl Objects {
         text(&mut out, 12, &format!("checksum/config={}", hex(&mut identity, 4)));
         text(&mut out, 12, &format!("cni.projectcalico.org/containerID={}", hex(&mut times, 4)));
         // Certificates, tokens, base64: of what no compressor shrinks, objects have a few hundred bytes each.
-        text(&mut out, 12, &format!("example.com/signature={}", hex(&mut times, 18)));
+        text(&mut out, 12, &format!("example.com/signature={}", hex(&mut times, 22)));
         text(&mut out, 13, &format!("ReplicaSet/{app}-{:08x}/{}", identity.next_u64() as u32, uid(&mut identity)));
-        for manager in ["kube-controller-manager", "kubelet", "helm"].iter().take(managers) {
+        for manager in ["kube-controller-manager", "kubelet"].iter().take(managers) {
             let mut entry = Vec::new();
             text(&mut entry, 1, manager);
             text(&mut entry, 2, "Update");
