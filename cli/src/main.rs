@@ -50,7 +50,9 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = cli.output.output;
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // One thread waits for the network: it hands etcd's stream on in pieces of 32 KiB, and between threads each of them
+    // would cost a wake-up. What computes or works on files has threads of its own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(output, &Error::new(ErrorKind::Internal, "cannot start").caused_by(error)),
     };

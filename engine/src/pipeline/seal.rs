@@ -1,6 +1,7 @@
 //! Chunk to frame: compress, protect.
 
 use std::fmt;
+use std::io::Cursor;
 use std::sync::{Mutex, PoisonError};
 
 use zstd::bulk::Compressor;
@@ -66,15 +67,14 @@ impl Sealer {
     }
 
     fn frame(&self, number: u32, role: FrameRole, name: Option<&str>, plain: &[u8], frame: &mut Vec<u8>) -> Result<()> {
-        frame.resize(FRAME_HEADER_BYTES + compress_bound(plain.len()), 0);
-        let payload_bytes = match self.level {
-            CompressionLevel::None => {
-                frame[FRAME_HEADER_BYTES..][..plain.len()].copy_from_slice(plain);
-                plain.len()
-            }
-            CompressionLevel::Zstd(level) => self.compress(level, plain, &mut frame[FRAME_HEADER_BYTES..])?,
-        };
-        frame.truncate(FRAME_HEADER_BYTES + payload_bytes);
+        // The header's place is kept; what it says is known when the payload is there.
+        frame.clear();
+        frame.resize(FRAME_HEADER_BYTES, 0);
+        match self.level {
+            CompressionLevel::None => frame.extend_from_slice(plain),
+            CompressionLevel::Zstd(level) => self.compress(level, plain, frame)?,
+        }
+        let payload_bytes = frame.len() - FRAME_HEADER_BYTES;
         let length = |bytes| u32::try_from(bytes).map_err(|_| Error::new(ErrorKind::Internal, "a frame is over 4 GiB"));
         let header =
             FrameHeader { number, payload_bytes: length(payload_bytes)?, plain_bytes: length(plain.len())?, role };
@@ -84,13 +84,18 @@ impl Sealer {
         Ok(())
     }
 
-    fn compress(&self, level: i32, plain: &[u8], payload: &mut [u8]) -> Result<usize> {
+    /// Appends `plain`, compressed, to `frame`.
+    fn compress(&self, level: i32, plain: &[u8], frame: &mut Vec<u8>) -> Result<()> {
         let refused = |error| Error::new(ErrorKind::Internal, "zstd cannot compress").caused_by(error);
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut compressor = idle.map_or_else(|| Compressor::new(level), Ok).map_err(refused)?;
-        let bytes = compressor.compress_to_buffer(plain, payload).map_err(refused)?;
+        // Room is made, but not filled: to clear megabytes that are overwritten at once is a pass over memory.
+        frame.reserve(compress_bound(plain.len()) + TAG_BYTES);
+        let mut behind = Cursor::new(&mut *frame);
+        behind.set_position(behind.get_ref().len() as u64);
+        compressor.compress_to_buffer(plain, &mut behind).map_err(refused)?;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(compressor);
-        Ok(bytes)
+        Ok(())
     }
 }
 
