@@ -52,6 +52,24 @@ fn stages(files: &BTreeSet<PathBuf>, data_dir: &Path) -> Vec<PathBuf> {
     stages.map(Path::to_owned).collect()
 }
 
+/// A verification is within its bounds, and keeps nothing but its scratch file, which has no name, in `tmp`.
+fn assert_verified(verified: &Outcome, hash: u32, known: &[&Path], tmp: &Path) {
+    show("verify", verified, RESTORE_LIMIT_BYTES);
+    assert_eq!(verified.json()["proof"]["hashkv"]["hash"], hash, "{}", verified.stdout);
+    assert!(verified.peak_rss_bytes < RESTORE_LIMIT_BYTES, "verify took {} bytes", verified.peak_rss_bytes);
+    let mut scratch = strays(&verified.files, known);
+    scratch.retain(|file| !(file.starts_with(tmp) && file.to_string_lossy().ends_with(" (deleted)")));
+    assert_eq!(scratch, Vec::<&PathBuf>::new(), "files open in the verification");
+}
+
+/// A restore opens what is `known`, the target's directory, and its own stages in there.
+fn assert_opens_only_its_own(restore: &Outcome, known: &[&Path; 3], target: &Path) {
+    let stages = stages(&restore.files, known[2]);
+    let mut strays = strays(&restore.files, known);
+    strays.retain(|file| **file != target && !stages.iter().any(|stage| file.starts_with(stage)));
+    assert_eq!(strays, Vec::<&PathBuf>::new(), "files open in the restore");
+}
+
 #[tokio::test]
 async fn a_large_database_goes_through_with_bounded_memory_and_no_temp_file() {
     let work = tempfile::Builder::new().prefix("etcdbr-memory").tempdir().expect("a temporary directory");
@@ -82,14 +100,8 @@ async fn a_large_database_goes_through_with_bounded_memory_and_no_temp_file() {
     let backup = store(run).succeed();
     show("backup", &backup, BACKUP_LIMIT_BYTES);
 
-    let run = Etcdbr::new(["verify", "--output=json"]).env("TMPDIR", &tmp);
-    let verified = store(run).succeed();
-    show("verify", &verified, RESTORE_LIMIT_BYTES);
-    assert_eq!(verified.json()["proof"]["hashkv"]["hash"], hash.hash, "{}", verified.stdout);
-    assert!(verified.peak_rss_bytes < RESTORE_LIMIT_BYTES, "verify took {} bytes", verified.peak_rss_bytes);
-    let mut scratch = strays(&verified.files, &[&archive, &key]);
-    scratch.retain(|file| !(file.starts_with(&tmp) && file.to_string_lossy().ends_with(" (deleted)")));
-    assert_eq!(scratch, Vec::<&PathBuf>::new(), "files open in the verification");
+    let verified = store(Etcdbr::new(["verify", "--output=json"]).env("TMPDIR", &tmp)).succeed();
+    assert_verified(&verified, hash.hash, &[&archive, &key], &tmp);
 
     let seat = source.seat().clone();
     source.stop();
@@ -109,10 +121,7 @@ async fn a_large_database_goes_through_with_bounded_memory_and_no_temp_file() {
     let written_limit = final_bytes * WRITTEN_PERCENT / 100 + WRITTEN_FLOOR_BYTES;
     assert!(restore.written_bytes < written_limit, "the restore wrote {} of {final_bytes}", restore.written_bytes);
     assert_eq!(strays(&backup.files, &[&archive, &key]), Vec::<&PathBuf>::new(), "files open in the backup");
-    let stages = stages(&restore.files, &restored);
-    let mut strays = strays(&restore.files, &[&archive, &key, &restored]);
-    strays.retain(|file| **file != target && !stages.iter().any(|stage| file.starts_with(stage)));
-    assert_eq!(strays, Vec::<&PathBuf>::new(), "files open in the restore");
+    assert_opens_only_its_own(&restore, &[&archive, &key, &restored], &target);
     let left: Vec<_> = std::fs::read_dir(&target).expect("readable").flatten().collect();
     assert_eq!(left.len(), 1, "beside the data directory stands {left:?}");
     assert_eq!(std::fs::read_dir(&tmp).expect("readable").count(), 0, "a temporary file was left");
