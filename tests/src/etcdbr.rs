@@ -55,6 +55,7 @@ pub struct Etcdbr {
     env: Vec<(OsString, OsString)>,
     current_dir: Option<PathBuf>,
     sample_interval: Option<Duration>,
+    largest_file_bytes: Option<u64>,
 }
 
 /// What an invocation left behind.
@@ -120,6 +121,13 @@ impl Etcdbr {
         self
     }
 
+    /// Lets no file that it writes grow beyond so many bytes, a multiple of 512: the kernel refuses the write, as a full
+    /// disk does, and no signal ends the process.
+    pub fn largest_file(mut self, bytes: u64) -> Self {
+        self.largest_file_bytes = Some(bytes);
+        self
+    }
+
     /// Runs it to its end.
     pub fn run(self) -> Outcome {
         self.spawn().wait()
@@ -139,7 +147,15 @@ impl Etcdbr {
     /// Starts it and goes on.
     pub fn spawn(self) -> Running {
         let program = self.program.unwrap_or_else(|| binary().to_owned());
-        let mut command = Command::new(&program);
+        let mut command = match self.largest_file_bytes {
+            None => Command::new(&program),
+            Some(bytes) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\""]).arg((bytes / 512).to_string());
+                shell.arg(&program);
+                shell
+            }
+        };
         for (name, _) in std::env::vars_os() {
             if FOREIGN_VARIABLES.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
                 command.env_remove(name);
@@ -219,6 +235,16 @@ impl Running {
     /// What a supervisor sends first.
     pub fn terminate(&self) {
         send_signal(self.pid(), Signal::TERM);
+    }
+
+    /// SIGSTOP: it does nothing until it is thawed.
+    pub fn freeze(&self) {
+        send_signal(self.pid(), Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        send_signal(self.pid(), Signal::CONT);
     }
 
     /// SIGKILL.
@@ -391,6 +417,15 @@ mod tests {
         let outcome = shell("i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done; sleep 0.3").succeed();
         assert!(outcome.cpu >= Duration::from_millis(20), "{:?}", outcome.cpu);
         assert!(outcome.cpu + Duration::from_millis(200) < outcome.wall, "{:?} of {:?}", outcome.cpu, outcome.wall);
+    }
+
+    #[test]
+    fn a_file_that_grows_too_large_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let write = || shell("head -c 2000 /dev/zero > file").current_dir(dir.path());
+        assert_ne!(write().largest_file(1024).run().code, Some(0));
+        assert_eq!(std::fs::metadata(dir.path().join("file")).expect("a file").len(), 1024);
+        write().largest_file(2048).succeed();
     }
 
     #[test]

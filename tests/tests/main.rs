@@ -11,6 +11,7 @@ mod bad_input;
 mod bump;
 mod capture;
 mod damage;
+mod disk;
 mod dist;
 mod etcd_live;
 mod etcd_probes;

@@ -129,6 +129,41 @@ fn everything_is_synced_before_it_is_named() {
     }
 }
 
+fn export(path: &Path) -> Result<PathBuf> {
+    let mut file = PlainFile::create(path, 6, Durability::Fsync)?;
+    file.write_image(b"im")?;
+    file.write_image(b"age!")?;
+    file.install([7; 32])
+}
+
+#[test]
+fn a_fault_at_any_file_operation_of_an_export_leaves_no_file() {
+    for reach in [Reach::Once, Reach::FromThenOn] {
+        for nth in 1.. {
+            let temp = TempDir::new().unwrap();
+            let path = temp.path().join("snapshot.db");
+            let (done, operations) = during(nth, reach, io::ErrorKind::StorageFull, || export(&path));
+            let what = format!("{reach:?} {nth}: {:?}", operations.get(nth - 1));
+            let Some((action, struck)) = operations.get(nth - 1) else {
+                assert!(nth > 8, "{what}: too few operations");
+                assert_eq!(fs::read(done.expect(&what)).unwrap(), [b"image!".as_slice(), &[7; 32]].concat());
+                break;
+            };
+            let error = done.expect_err(&what);
+            assert_eq!(error.kind(), ErrorKind::Local, "{what}: {error}");
+            assert!(error.to_string().contains(struck.to_str().unwrap()), "{what}: {error}");
+            if path.exists() {
+                assert!(*action == "sync" && error.next_step().unwrap().contains("in place"), "{what}: {error:?}");
+                assert_eq!(fs::read(&path).unwrap().len(), 6 + 32, "{what}");
+                continue;
+            }
+            assert!(reach == Reach::FromThenOn || names(temp.path()).is_empty(), "{what}: a leftover");
+            export(&path).expect(&what);
+            assert_eq!(names(temp.path()), ["snapshot.db"], "{what}: a leftover");
+        }
+    }
+}
+
 fn is_in_stage(path: &Path) -> bool {
     path.ancestors().any(is_stage)
 }
