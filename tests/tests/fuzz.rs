@@ -5,6 +5,7 @@
 //! `FUZZ_SECONDS` each runs so long (`make fuzz`). An input that fails is kept in `tests/testdata/fuzz/<target>` and is
 //! the first to be tried from then on.
 
+mod answers;
 mod driver;
 mod etcd_files;
 mod heap;
@@ -52,6 +53,11 @@ fn wal() {
 #[test]
 fn snap() {
     Target::new("snap", etcd_files::snaps(), etcd_files::snap).mended_by(etcd_files::mend_snap).run();
+}
+
+#[test]
+fn range_answer() {
+    Target::new("range_answer", answers::seeds(), answers::target).run();
 }
 
 // --- and the driver can fail ------------------------------------------------------------------------------------------
