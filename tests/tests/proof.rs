@@ -288,6 +288,9 @@ async fn a_hash_that_cannot_be_had_fails_no_backup() {
         assert!(!why.contains('\n'), "one line");
         let name = backup["backup"].as_str().unwrap();
         assert!(object(&site, name).is_file());
+        // A refusal cost nothing: the next full asks again.
+        snapshot(&site, &fake.endpoint, &[]);
+        assert_eq!(fake.hashes(), 2);
     }
 }
 

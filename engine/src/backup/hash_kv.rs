@@ -85,7 +85,8 @@ impl HashKvPlan {
         Self { last, refusal }
     }
 
-    /// Asks `member` for its HashKV at `seam`, where that is due; the question is noted for the fulls to come.
+    /// Asks `member` for its HashKV at `seam`, where that is due. What made it stand still is noted for the fulls to come;
+    /// a refusal costs nothing, and may be another one next time.
     ///
     /// # Errors
     /// `Refused` where another member answers.
@@ -118,7 +119,8 @@ impl HashKvPlan {
                 "HashKV took {took_ms} ms, while the member stood still: it is not asked again without --hashkv-interval"
             ));
         }
-        Ok((outcome, Some(HashKvAsked { at, took_ms })))
+        let cost = matches!(outcome, HashKvOutcome::Stored(_)) || said.took > SLOW;
+        Ok((outcome, if cost { Some(HashKvAsked { at, took_ms }) } else { self.last }))
     }
 }
 

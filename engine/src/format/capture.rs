@@ -80,7 +80,7 @@ pub struct CaptureFacts {
     pub chunk_history: Vec<ChunkHistory>,
     /// What the source told of its users and roles, opaque; empty where it was not asked.
     pub auth_state: Vec<u8>,
-    /// The last question for HashKV, for this full or for one before it.
+    /// The last question for HashKV that made the source stand still, for this full or for one before it.
     pub hash_kv_asked: Option<HashKvAsked>,
 }
 

@@ -149,7 +149,8 @@ fn examine(image: &Image, proving: Proving, context: &RunContext) -> Result<(Exa
         reaches(promised, &examined.facts)?;
         return Ok((examined, Proof { integrity, tree: TreeProof::Skipped, hash_kv: HashKvProof::Skipped }));
     }
-    let newest = answers.into_iter().max_by_key(|answer| (answer.revision, answer.compact_revision));
+    let within = answers.into_iter().filter(|answer| answer.revision <= promised);
+    let newest = within.max_by_key(|answer| (answer.revision, answer.compact_revision));
     let examined = image.examine(Scrutiny::Strict, newest.as_ref().map(point), &mut attention)?;
     reaches(promised, &examined.facts)?;
     let hash_kv = match newest.zip(examined.hash) {
