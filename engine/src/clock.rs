@@ -40,6 +40,12 @@ impl Clock {
         Self(Arc::new(move || UnixMillis(hand.load(Ordering::SeqCst))))
     }
 
+    /// The same clock, which shows `time` where it would show less.
+    pub fn not_before(&self, time: UnixMillis) -> Self {
+        let clock = self.clone();
+        Self(Arc::new(move || clock.now().max(time)))
+    }
+
     /// The current time.
     pub fn now(&self) -> UnixMillis {
         (self.0)()

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use etcdbr_engine::archive::{
-    Archive, Catalogue, ChainTarget, Keyring, KeyringSource, Lineage, OnGap, ReadLimits, chain_to, gaps,
+    Archive, BackupEntry, Catalogue, ChainTarget, Keyring, KeyringSource, Lineage, OnGap, ReadLimits, chain_to, gaps,
 };
-use etcdbr_engine::format::{ArchivePrefix, HistoryFold, LeaseList, RecordsDecoder};
+use etcdbr_engine::format::{ArchivePrefix, HistoryDigest, HistoryFold, LeaseList, NameKind, RecordsDecoder};
 use etcdbr_engine::record::Record;
 use etcdbr_engine::revision::Revision;
 use etcdbr_engine::store::{LocalStore, ObjectStore};
@@ -62,6 +62,11 @@ impl Sidecar {
     /// As [`Self::said`].
     pub async fn opened(&mut self, times: usize) {
         self.said(" is open", times).await;
+    }
+
+    /// How often it has said `words`.
+    pub fn times(&self, words: &str) -> usize {
+        self.running.said().matches(words).count()
     }
 
     async fn until(&mut self, what: &str, reached: impl Fn(&str) -> bool) {
@@ -163,6 +168,35 @@ impl Captured {
             granted.extend(capture.leases.iter().map(|lease| (lease.id, lease.ttl_s)));
         }
         granted
+    }
+
+    /// The digest of every full's seam is the one that the deltas around it lead to, from the first full on.
+    ///
+    /// # Panics
+    /// Where one is not, or a delta does not reach the next seam.
+    pub async fn assert_fulls_meet_deltas(&self, lineage: &Lineage) {
+        assert_eq!(gaps(lineage), [], "gaps in {}", lineage.id);
+        let seam = |entry: &BackupEntry| match entry.name.kind {
+            NameKind::Full { seam } => Some(seam),
+            NameKind::Delta { .. } => None,
+        };
+        let mut fulls: Vec<_> = lineage.backups.iter().filter_map(|entry| Some((seam(entry)?, entry))).collect();
+        fulls.sort_unstable_by_key(|(seam, _)| *seam);
+        let later: Vec<_> = fulls[1..].iter().map(|(_, entry)| entry.name).collect();
+        // Without the later fulls the chain begins with the first one.
+        let (first, records) = self.records(&lineage.without(&later)).await;
+        for (seam, entry) in &fulls {
+            let facts = &self.archive.open(&entry.name).await.expect("a full can be opened").footer().facts.clone();
+            let mut fold = HistoryFold::after(Revision(first), HistoryDigest::at_seam(&lineage.id, Revision(first)));
+            for record in records.iter().take_while(|record| record.main <= *seam) {
+                fold.push(&record.as_ref()).expect("no revision is missing");
+            }
+            assert_eq!(fold.finish(), (*seam, facts.history.1), "D of {}", entry.name);
+            let own: Vec<_> = records.iter().filter(|record| record.main == *seam).cloned().collect();
+            if *seam > Revision(first) {
+                assert_eq!(facts.seam.as_ref().map(|seam| seam.records.clone()), Some(own), "{}", entry.name);
+            }
+        }
     }
 
     /// The seam of a lineage and every record behind it, all digests checked.

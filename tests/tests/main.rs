@@ -10,6 +10,7 @@ mod acceptance_traps;
 mod bad_input;
 mod bump;
 mod capture;
+mod capture_fulls;
 mod damage;
 mod disk;
 mod dist;

@@ -47,6 +47,9 @@ pub(crate) struct SnapshotArgs {
     /// Size of the changes that are on their way at once, whatever the period
     #[arg(long, env = "ETCDBR_DELTA_SNAPSHOT_MEMORY_LIMIT", value_name = "SIZE", default_value = "10MiB", value_parser = parse_bytes, help_heading = "Deltas")]
     delta_snapshot_memory_limit: u64,
+    /// Take a full when the deltas since the last one have this size, as stored; they go on beside it
+    #[arg(long, env = "ETCDBR_FULL_AFTER_DELTAS_BYTES", value_name = "SIZE", value_parser = parse_bytes, help_heading = "Deltas")]
+    full_after_deltas_bytes: Option<u64>,
     /// What may wait, compressed and sealed, for a store that is slow or down; then capture pauses
     #[arg(long, env = "ETCDBR_MEMORY_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = parse_bytes, help_heading = "Deltas")]
     memory_limit: u64,
@@ -136,11 +139,16 @@ fn capture_options(args: &SnapshotArgs) -> Result<CaptureOptions> {
         let what = format!("--memory-limit {} is too small", args.memory_limit);
         return out_of_bounds(what, "it must be 1MiB or more");
     }
+    if args.full_after_deltas_bytes == Some(0) {
+        let what = "--full-after-deltas-bytes 0 would take a full after every delta".to_owned();
+        return out_of_bounds(what, "leave it out to take none for their size");
+    }
     Ok(CaptureOptions {
         cut: CutLimits { period: args.delta_snapshot_period, bytes: args.delta_snapshot_memory_limit as usize },
         watch: WatchLimits::default(),
         level: args.compression_level,
         tool_version: env!("ETCDBR_VERSION").to_owned(),
+        full_after_bytes: args.full_after_deltas_bytes,
     })
 }
 

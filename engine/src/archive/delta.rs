@@ -22,6 +22,7 @@ pub struct SealedDelta {
     name: BackupName,
     object: Bytes,
     facts: FooterFacts,
+    penultimate: (Revision, HistoryDigest),
 }
 
 impl SealedDelta {
@@ -38,6 +39,11 @@ impl SealedDelta {
     /// Its footer.
     pub fn facts(&self) -> &FooterFacts {
         &self.facts
+    }
+
+    /// The last revision but one, and its digest. Of a delta without records, the last one.
+    pub fn penultimate(&self) -> (Revision, HistoryDigest) {
+        self.penultimate
     }
 }
 
@@ -78,6 +84,7 @@ impl Archive {
             fold.push(&record)?;
             object.push(&record, fold.closed())?;
         }
+        let penultimate = fold.closed();
         let (reached, after) = fold.finish();
         if reached != last {
             return Err(Error::new(ErrorKind::Internal, format!("{name} was given records up to {reached}")));
@@ -86,7 +93,7 @@ impl Archive {
         facts.revisions = (first, last);
         facts.history.1 = after;
         let object = object.finish(&name, &mut facts)?;
-        Ok(SealedDelta { name, object, facts })
+        Ok(SealedDelta { name, object, facts, penultimate })
     }
 
     /// Makes a sealed delta durable: one PUT. Doing it again does no harm.

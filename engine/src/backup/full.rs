@@ -5,10 +5,15 @@
 //! revision is L or later. Then, where it is due, HashKV at L: of the same member, whose identity is looked at once
 //! more, because the stream does not tell who sends it. The object is committed only after the stream has ended with the
 //! SHA-256 that etcd sent; on every other path it is taken back.
+//!
+//! A full opens a lineage, or is taken into one that is being captured: then it is committed only where a
+//! [`SeamWitness`] has seen the same records at L, and still stands by it when the stream has ended.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::hash_kv::{HashKvOutcome, HashKvPlan, HashKvPolicy};
+use super::place::SeamWitness;
 use crate::archive::{Archive, BackupWriter, WriteLimits};
 use crate::clock::UnixMillis;
 use crate::error::{Error, ErrorKind, Result};
@@ -69,6 +74,19 @@ pub struct BegunFull {
     seam: Seam,
     time_mark: TimeMark,
     auth_state: Vec<u8>,
+    /// D of the seam.
+    history: HistoryDigest,
+    /// Who captures the lineage; nobody where this full opens it.
+    witness: Option<Arc<dyn SeamWitness>>,
+}
+
+/// What comes of the beginning of a full in a lineage that is being captured.
+#[derive(Debug)]
+pub enum Beginning {
+    /// It is of the lineage's history.
+    Proven(Box<BegunFull>),
+    /// Nothing shows that it is.
+    Unproven(Error),
 }
 
 /// Takes one full in a lineage of its own.
@@ -99,7 +117,7 @@ pub async fn run_full(
     let hash_kv = HashKvPlan::make(request.hash_kv, begun.source.cluster, archive, context);
     let hash_kv = context.unless_stopped(async { Ok(hash_kv.await) }).await?;
     let mut stream = context.unless_stopped(begun.member.snapshot()).await?;
-    let BegunFull { name, member, source, seam, time_mark, auth_state, .. } = begun;
+    let BegunFull { name, member, source, seam, time_mark, auth_state, history, witness, .. } = begun;
     context.note(format!(
         "streaming {} (member {}, etcd {}) at revision {} into {}",
         source.endpoint,
@@ -117,10 +135,14 @@ pub async fn run_full(
         let (outcome, hash_kv_asked) = hash_kv.ask(&member, seam.revision, context).await?;
         let time_marks = vec![time_mark];
         let capture = CaptureFacts { time_marks, auth_state, hash_kv_asked, ..CaptureFacts::default() };
-        let mut facts =
-            facts(request, plain_sha256, seam, source, capture, name.lineage, (started, context.clock.now()));
+        let mut facts = facts(request, plain_sha256, seam, source, capture, history, (started, context.clock.now()));
         facts.hash_kv = outcome.answers();
         writer.seal_all(&facts).await?;
+        // The last question before the commit: whoever captures has not paused since the first one, which came before
+        // the stream; and what leads to the seam is durable, so that no revision can be missing before it.
+        if let Some(witness) = witness {
+            witness.settled(facts.revisions.0).await?;
+        }
         Ok((facts, outcome))
     };
     let (facts, hash_kv) = match context.unless_stopped(sealed).await {
@@ -164,10 +186,9 @@ fn facts(
     seam: Seam,
     source: Source,
     capture: CaptureFacts,
-    lineage: LineageId,
+    history: HistoryDigest,
     (started, finished): (UnixMillis, UnixMillis),
 ) -> FooterFacts {
-    let history = HistoryDigest::at_seam(&lineage, seam.revision);
     FooterFacts {
         plain_sha256,
         revisions: (seam.revision, seam.revision),
@@ -200,6 +221,37 @@ pub async fn check_policy(archive: &Archive, context: &RunContext) -> Result<()>
 /// # Errors
 /// Those of etcd.
 pub async fn begin_full(member: &Member, context: &RunContext) -> Result<BegunFull> {
+    begin(member, None, context).await
+}
+
+/// Settles the seam of a full in `lineage`, which `witness` captures through the same `member`.
+///
+/// # Errors
+/// Those of etcd and of the witness.
+pub async fn begin_full_within(
+    lineage: LineageId,
+    member: &Member,
+    witness: Arc<dyn SeamWitness>,
+    context: &RunContext,
+) -> Result<Beginning> {
+    let mut begun = begin(member, Some(lineage), context).await?;
+    if begun.standing.cluster != lineage.cluster {
+        let what =
+            format!("{} is of cluster {}, not of lineage {lineage}", begun.source.endpoint, begun.standing.cluster);
+        return Err(Error::new(ErrorKind::Refused, what));
+    }
+    match witness.meet(&begun.seam, begun.time_mark).await {
+        Ok(history) => {
+            begun.history = history;
+            begun.witness = Some(witness);
+            Ok(Beginning::Proven(Box::new(begun)))
+        }
+        Err(error) if error.kind() == ErrorKind::Refused => Ok(Beginning::Unproven(error)),
+        Err(error) => Err(error),
+    }
+}
+
+async fn begin(member: &Member, within: Option<LineageId>, context: &RunContext) -> Result<BegunFull> {
     let started = context.clock.now();
     let revision = member.linearizable_revision().await?;
     let time_mark = TimeMark { time: context.clock.now(), revision };
@@ -212,7 +264,7 @@ pub async fn begin_full(member: &Member, context: &RunContext) -> Result<BegunFu
         context.note(format!("revision {revision} has no records to prove continuity with ({reason})"));
     }
     let name = BackupName {
-        lineage: LineageId::new(started, status.cluster)?,
+        lineage: within.map_or_else(|| LineageId::new(started, status.cluster), Ok)?,
         kind: NameKind::Full { seam: revision },
         created: started,
         nonce: ObjectNonce::random()?,
@@ -221,7 +273,8 @@ pub async fn begin_full(member: &Member, context: &RunContext) -> Result<BegunFu
         Standing { cluster: status.cluster, revision, raft_term: status.raft_term, raft_index: status.raft_index };
     let source = source(member.identity(), &status);
     let (member, seam) = (member.clone(), seam(capture));
-    Ok(BegunFull { name, started, member, standing, source, seam, time_mark, auth_state })
+    let history = HistoryDigest::at_seam(&name.lineage, revision);
+    Ok(BegunFull { name, started, member, standing, source, seam, time_mark, auth_state, history, witness: None })
 }
 
 impl BegunFull {
@@ -243,6 +296,11 @@ impl BegunFull {
     /// When the source stood at the seam.
     pub fn time_mark(&self) -> TimeMark {
         self.time_mark
+    }
+
+    /// What the source said of users and roles before the image; empty where it may not be asked.
+    pub fn auth_state(&self) -> &[u8] {
+        &self.auth_state
     }
 
     /// The member that gives it.

@@ -2,7 +2,7 @@
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::line::Line;
+use super::line::{FullsOfLine, Line};
 use super::trail::{Anchor, Reach, Trail};
 use crate::archive::{Archive, BackupEntry, Catalogue, ChainTarget, Lineage, OnGap, chain_to};
 use crate::clock::UnixMillis;
@@ -15,16 +15,8 @@ use crate::revision::{ClusterId, Revision};
 const DELTAS_READ_MAX: usize = 256;
 const READS_AT_ONCE: usize = 8;
 
-/// A lineage that may be gone on with.
-#[derive(Debug)]
-pub struct Found {
-    /// Its position is the end of the contiguous run from its newest full.
-    pub line: Line,
-    /// What its full says of users and roles.
-    pub auth_state: Vec<u8>,
-}
-
-/// The lineage of `cluster` that was written last, of those that are `wanted`; `None` where there is none.
+/// The lineage of `cluster` that was written last, of those that are `wanted`; `None` where there is none. Its position is
+/// the end of the contiguous run from its newest full.
 ///
 /// # Errors
 /// Those of the store; `Key` and `Damaged` where its objects cannot be read.
@@ -33,7 +25,7 @@ pub async fn newest_line(
     catalogue: &Catalogue,
     cluster: ClusterId,
     wanted: impl Fn(&LineageId) -> bool,
-) -> Result<Option<Found>> {
+) -> Result<Option<Line>> {
     let of_cluster = |lineage: &&Lineage| lineage.id.cluster == cluster && wanted(&lineage.id);
     let candidates = catalogue.lineages.values().filter(of_cluster).filter(|lineage| lineage.latest_full().is_some());
     match candidates.max_by_key(|lineage| (lineage.last_written(), lineage.id)) {
@@ -42,7 +34,7 @@ pub async fn newest_line(
     }
 }
 
-async fn read_line(archive: &Archive, lineage: &Lineage) -> Result<Found> {
+async fn read_line(archive: &Archive, lineage: &Lineage) -> Result<Line> {
     let chain = chain_to(lineage, ChainTarget::Newest, OnGap::StopBefore)?;
     let full = facts(archive, &chain.full).await?;
     let tail = &chain.deltas[chain.deltas.len().saturating_sub(DELTAS_READ_MAX)..];
@@ -72,7 +64,12 @@ async fn read_line(archive: &Archive, lineage: &Lineage) -> Result<Found> {
     let trail = Trail::read(lineage.id, (seam, full.history.1), standing, anchors, reach);
     let marked = known.iter().flat_map(|facts| &facts.capture.time_marks).map(|mark| mark.time).max();
     let marked = marked.unwrap_or(UnixMillis(0)).max(lineage.last_written());
-    Ok(Found { line: Line::of(trail, marked), auth_state: full.capture.auth_state })
+    let fulls = FullsOfLine {
+        newest: chain.full.name.created,
+        delta_bytes: chain.deltas.iter().map(|entry| entry.stored_bytes).sum(),
+        auth_state: full.capture.auth_state,
+    };
+    Ok(Line::of(trail, marked, fulls))
 }
 
 async fn facts(archive: &Archive, entry: &BackupEntry) -> Result<FooterFacts> {

@@ -1,5 +1,7 @@
 //! Capture itself: revisions in, sealed deltas out, for as long as one watch lives.
 
+use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
@@ -11,10 +13,11 @@ use super::outbox::Outbox;
 use super::probes::{Answers, Probes};
 use super::resume::Resumed;
 use super::trail::Anchor;
+use super::witness::{Question, Settled, Testimony, Witness};
 use crate::archive::Archive;
 use crate::clock::UnixMillis;
 use crate::error::Result;
-use crate::etcd::{AuthMark, Member, Revisions, WatchEnd, WatchLimits, WatchStream};
+use crate::etcd::{Member, Revisions, WatchEnd, WatchLimits, WatchStream};
 use crate::format::{BackupName, CaptureFacts, FooterFacts, NameKind, ObjectNonce, Source};
 use crate::pipeline::CompressionLevel;
 use crate::revision::Revision;
@@ -37,21 +40,36 @@ pub struct CaptureOptions {
     pub level: CompressionLevel,
     /// Of etcdbr; stored with each delta.
     pub tool_version: String,
+    /// A full is due when the deltas since the newest one have so many bytes, as stored.
+    pub full_after_bytes: Option<u64>,
 }
 
-/// Why capture has paused. What was captured is sealed, and on its way.
+/// What somebody else must decide about.
 #[derive(Debug)]
-pub enum End {
+pub enum Pause<A> {
+    /// What was waited for beside capture has come. Capture goes on when it is called again.
+    Aside(A),
     /// The full that opened the lineage is durable. Capture goes on when it is called again.
     Opened,
+    /// Users, roles or permissions are others than those of the newest full: no watch tells which. Capture goes on when
+    /// it is called again.
+    AuthChanged,
+    /// The deltas since the newest full have the bytes that were asked for; they are counted anew. Capture goes on when it
+    /// is called again.
+    ManyDeltas,
+    /// Capture has ended.
+    Ended(End),
+}
+
+/// Why capture has ended. What was captured is sealed, and on its way.
+#[derive(Debug)]
+pub enum End {
     /// The operator wants to stop.
     Stopped,
     /// The watch has ended.
     Watch(WatchEnd),
     /// The watch has been silent about revisions that the source reached a while ago.
     Silent(Revision),
-    /// Users, roles or permissions are others than those of the full: no watch tells which.
-    AuthChanged,
     /// The store takes too little: what waits for it has reached its limit.
     StoreBehind,
 }
@@ -68,7 +86,9 @@ pub struct Capture<'a> {
     batch: Batch,
     leases: LeaseBook,
     probes: Probes,
-    auth: Option<AuthMark>,
+    testimony: Option<Testimony>,
+    /// The revision before the last sealed one.
+    penultimate: Option<Anchor>,
     compact_revision: Option<Revision>,
     /// The source reached it in the last round of questions.
     reached: Revision,
@@ -95,7 +115,8 @@ impl<'a> Capture<'a> {
             batch: Batch::after(Revision(first.0 - 1)),
             leases: LeaseBook::default(),
             probes: Probes::begin(),
-            auth: None,
+            testimony: None,
+            penultimate: resumed.penultimate,
             compact_revision: None,
             reached: Revision(0),
         };
@@ -105,17 +126,33 @@ impl<'a> Capture<'a> {
         capture
     }
 
-    /// Captures until something must be decided elsewhere.
+    /// For a full that is taken beside this capture, from now on: the source is asked for its revision after this call.
+    /// One at a time: another one takes its place.
+    pub fn witness(&mut self, line: &Line) -> Witness {
+        let (witness, mut testimony) = Testimony::begin(&line.trail.seam, self.penultimate, line.trail.position());
+        // What was gathered follows on the position, as all that a watch gives follows on what it gave before.
+        self.testimony = testimony.see(&self.batch.records).is_ok().then_some(testimony);
+        witness
+    }
+
+    /// Captures until something must be decided elsewhere, or `aside` is there; it loses nothing where it is dropped.
     ///
     /// # Errors
     /// Those of the full that opens the lineage: nothing of the lineage will ever be stored then. `Internal`.
-    pub async fn follow(&mut self, line: &mut Line) -> Result<End> {
+    pub async fn follow<A>(&mut self, line: &mut Line, aside: impl Future<Output = A>) -> Result<Pause<A>> {
+        let mut aside = pin!(aside);
         loop {
             if self.batch.is_full(&self.options.cut) || self.due().is_some_and(|due| due <= Instant::now()) {
                 self.cut(line).await?;
             }
             if self.outbox.is_full() {
                 return self.end(line, End::StoreBehind).await;
+            }
+            if line.opening.is_none()
+                && self.options.full_after_bytes.is_some_and(|limit| line.fulls.delta_bytes >= limit)
+            {
+                line.fulls.delta_bytes = 0;
+                return Ok(Pause::ManyDeltas);
             }
             let due = self.due();
             tokio::select! {
@@ -128,17 +165,20 @@ impl<'a> Capture<'a> {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
                 opened = Opening::durable(&mut line.opening) => {
                     opened?;
-                    return Ok(End::Opened);
+                    return Ok(Pause::Opened);
                 }
                 answer = self.leases.answer(&self.member) => self.note_failure("leases", answer),
                 answers = self.probes.answers(&self.member) => match answers {
-                    Ok(answers) => {
-                        if let Some(end) = self.learn(answers, line).await? {
-                            return self.end(line, end).await;
-                        }
-                    }
+                    Ok(answers) => match self.learn(answers, line).await? {
+                        Learned::Nothing => {}
+                        Learned::AuthChanged => return Ok(Pause::AuthChanged),
+                        Learned::Silence(revision) => return self.end(line, End::Silent(revision)).await,
+                    },
                     failed => self.note_failure("the source's state", failed.map(drop)),
                 },
+                // Behind the watch: one that has ended is noticed before a full is told that it has not.
+                question = Testimony::question(&mut self.testimony) => self.answer(question, line),
+                aside = &mut aside => return Ok(Pause::Aside(aside)),
             }
         }
     }
@@ -156,12 +196,35 @@ impl<'a> Capture<'a> {
     fn push(&mut self, revisions: Revisions) {
         self.leases.see(&revisions.leases);
         self.source.raft_term = self.source.raft_term.max(revisions.raft_term);
+        if let Some(testimony) = &mut self.testimony
+            && testimony.see(&revisions.records).is_err()
+        {
+            self.testimony = None;
+        }
         self.batch.push(revisions, self.context.clock.now());
     }
 
-    async fn end(&mut self, line: &mut Line, end: End) -> Result<End> {
+    async fn end<A>(&mut self, line: &mut Line, end: End) -> Result<Pause<A>> {
+        self.testimony = None;
         self.cut(line).await?;
-        Ok(end)
+        Ok(Pause::Ended(end))
+    }
+
+    fn answer(&mut self, question: Question, line: &mut Line) {
+        match question {
+            Question::Meet(seam, mark, answer) => {
+                // What is marked from now on is later than the full.
+                line.marked = line.marked.max(mark.time);
+                if let Some(testimony) = &mut self.testimony {
+                    testimony.await_seam(seam, answer);
+                }
+            }
+            Question::Settled(revision, answer) => {
+                let waits = self.batch.first <= revision || self.outbox.holds_up_to(revision);
+                // Where nobody waits any more, nobody is told.
+                let _ = answer.send(if waits { Settled::NotYet } else { Settled::Yes });
+            }
+        }
     }
 
     /// Seals what has been gathered.
@@ -201,7 +264,10 @@ impl<'a> Capture<'a> {
         let sealed = blocking(move || archive.seal_delta(name, &batch.records, facts, level)).await?;
         if batch_has_records(&name) {
             line.trail.advance(Anchor { revision: sealed.facts().revisions.1, digest: sealed.facts().history.1 });
+            let (revision, digest) = sealed.penultimate();
+            self.penultimate = Some(Anchor { revision, digest });
         }
+        line.fulls.delta_bytes += sealed.stored_bytes();
         self.outbox.push(sealed, line.gate.clone())
     }
 
@@ -230,8 +296,8 @@ impl<'a> Capture<'a> {
         }
     }
 
-    /// Takes the answers of one round; the end of capture where they say so.
-    async fn learn(&mut self, answers: Answers, line: &mut Line) -> Result<Option<End>> {
+    /// Takes the answers of one round.
+    async fn learn(&mut self, answers: Answers, line: &mut Line) -> Result<Learned> {
         let Answers { compact_revision, auth, leases, revision } = answers;
         self.compact_revision = self.compact_revision.max(compact_revision);
         if let Some(ids) = leases {
@@ -239,23 +305,28 @@ impl<'a> Capture<'a> {
         }
         let delivered = self.batch.last;
         if delivered < self.reached {
-            return Ok(Some(End::Silent(self.reached)));
+            return Ok(Learned::Silence(self.reached));
         }
         self.reached = revision;
-        if let Some(auth) = auth {
-            if self.auth.as_ref().is_some_and(|known| *known != auth) {
-                return Ok(Some(End::AuthChanged));
-            }
-            self.auth = Some(auth);
-        }
         let now = self.context.clock.now();
         let quiet = self.batch.is_empty() && revision == delivered;
         if quiet && (now.0 - line.marked.0 >= IDLE_EVERY_MS || self.leases.has_news()) {
             // The read was linearizable, and nothing had happened: that is worth a mark.
             self.seal(Batch::after(delivered), line).await?;
         }
-        Ok(None)
+        let Some(auth_state) = auth.map(|mark| mark.encode()) else { return Ok(Learned::Nothing) };
+        let known = std::mem::replace(&mut line.fulls.auth_state, auth_state);
+        let changed = !known.is_empty() && known != line.fulls.auth_state;
+        Ok(if changed { Learned::AuthChanged } else { Learned::Nothing })
     }
+}
+
+/// What a round of questions has come to.
+enum Learned {
+    Nothing,
+    AuthChanged,
+    /// The watch has not given this revision, which the source reached a round ago.
+    Silence(Revision),
 }
 
 fn batch_has_records(name: &BackupName) -> bool {

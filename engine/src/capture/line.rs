@@ -19,21 +19,40 @@ pub struct Line {
     pub opening: Option<Opening>,
     /// The last time mark.
     pub marked: UnixMillis,
+    /// What is known of its fulls.
+    pub fulls: FullsOfLine,
+}
+
+/// What a lineage's fulls have, and what has come since the newest one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FullsOfLine {
+    /// When the newest one was begun.
+    pub newest: UnixMillis,
+    /// Bytes of the deltas since then, as stored.
+    pub delta_bytes: u64,
+    /// Users and roles as they were seen last, by that full at first; empty where they may not be asked about.
+    pub auth_state: Vec<u8>,
 }
 
 impl Line {
     /// A lineage that is in the archive, last marked at `marked`.
-    pub fn of(trail: Trail, marked: UnixMillis) -> Self {
-        Self { trail, gate: Gate::open(), opening: None, marked }
+    pub fn of(trail: Trail, marked: UnixMillis, fulls: FullsOfLine) -> Self {
+        Self { trail, gate: Gate::open(), opening: None, marked, fulls }
     }
 
     /// A lineage that `full` opens.
     ///
     /// `full` ends when `stop` is cancelled.
-    pub fn opened_by(trail: Trail, marked: UnixMillis, full: JoinHandle<Result<()>>, stop: CancellationToken) -> Self {
+    pub fn opened_by(
+        trail: Trail,
+        (marked, auth_state): (UnixMillis, Vec<u8>),
+        full: JoinHandle<Result<()>>,
+        stop: CancellationToken,
+    ) -> Self {
         let (keeper, gate) = Gate::closed();
         let opening = Opening { full, keeper: Some(keeper), _call_off: stop.drop_guard() };
-        Self { trail, gate, opening: Some(opening), marked }
+        let fulls = FullsOfLine { newest: marked, delta_bytes: 0, auth_state };
+        Self { trail, gate, opening: Some(opening), marked, fulls }
     }
 
     /// The time as this lineage knows it: it never goes back.

@@ -5,7 +5,7 @@
 //! ```
 //! A [`Trail`] says where capture stands in its lineage and what proves it; [`resume`] opens a watch that has proven to go
 //! on from there; [`Capture::follow`] is the loop over everything that can happen then; the [`Outbox`] keeps what was captured until the store
-//! has it, in order. Which lineage to go on with, and when to take a full, is decided elsewhere.
+//! has it, in order; a [`Witness`] says of a full that is taken beside it whether it is of the same history. Which lineage to go on with, and when to take a full, is decided elsewhere.
 
 mod batch;
 mod find;
@@ -16,11 +16,13 @@ mod outbox;
 mod probes;
 mod resume;
 mod trail;
+mod witness;
 
 pub use batch::CutLimits;
-pub use find::{Found, newest_line};
-pub use follow::{Capture, CaptureOptions, End};
-pub use line::{Line, Opening};
+pub use find::newest_line;
+pub use follow::{Capture, CaptureOptions, End, Pause};
+pub use line::{FullsOfLine, Line, Opening};
 pub use outbox::Outbox;
 pub use resume::{Resumed, Resumption, Unproven, resume};
 pub use trail::{Anchor, Trail};
+pub use witness::Witness;

@@ -9,8 +9,9 @@
 //! predecessors have been: the oldest is always waited for first. Deltas of a lineage whose first full is not durable
 //! are held back, because a lineage opens with its full.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -22,6 +23,7 @@ use crate::archive::{Archive, SealedDelta};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::NameKind;
 use crate::monitor::Event;
+use crate::revision::Revision;
 use crate::run::RunContext;
 
 /// Uploads under way at once.
@@ -81,9 +83,34 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Outbox {
     deltas: mpsc::UnboundedSender<Waiting>,
-    waiting_bytes: Arc<AtomicU64>,
+    backlog: Backlog,
     limit_bytes: u64,
     uploading: JoinHandle<()>,
+}
+
+/// What has been pushed and is not durable yet.
+#[derive(Debug, Clone, Default)]
+struct Backlog {
+    bytes: Arc<AtomicU64>,
+    /// First revisions, in the order in which they were pushed.
+    firsts: Arc<Mutex<VecDeque<Revision>>>,
+}
+
+impl Backlog {
+    fn add(&self, delta: &SealedDelta) {
+        self.bytes.fetch_add(held_bytes(delta), Ordering::SeqCst);
+        self.firsts.lock().unwrap_or_else(PoisonError::into_inner).push_back(delta.facts().revisions.0);
+    }
+
+    /// The oldest one, `delta`, is durable, or never will be.
+    fn settle(&self, delta: &SealedDelta) {
+        self.firsts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        self.bytes.fetch_sub(held_bytes(delta), Ordering::SeqCst);
+    }
+
+    fn holds_up_to(&self, revision: Revision) -> bool {
+        self.firsts.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|first| *first <= revision)
+    }
 }
 
 impl std::fmt::Debug for Waiting {
@@ -97,9 +124,9 @@ impl Outbox {
     pub fn open(archive: Archive, limit_bytes: u64, context: &RunContext) -> Self {
         // What is sent is counted: nobody may send while the outbox is full.
         let (deltas, inbox) = mpsc::unbounded_channel();
-        let waiting_bytes = Arc::new(AtomicU64::new(0));
-        let uploading = tokio::spawn(upload_all(archive, inbox, waiting_bytes.clone(), context.clone()));
-        Self { deltas, waiting_bytes, limit_bytes, uploading }
+        let backlog = Backlog::default();
+        let uploading = tokio::spawn(upload_all(archive, inbox, backlog.clone(), context.clone()));
+        Self { deltas, backlog, limit_bytes, uploading }
     }
 
     /// Takes a delta that follows on the one before, to be uploaded once `gate` opens.
@@ -107,7 +134,7 @@ impl Outbox {
     /// # Errors
     /// `Internal` where the task that uploads has died.
     pub fn push(&self, delta: SealedDelta, gate: Gate) -> Result<()> {
-        self.waiting_bytes.fetch_add(held_bytes(&delta), Ordering::SeqCst);
+        self.backlog.add(&delta);
         self.deltas
             .send(Waiting { delta, gate })
             .map_err(|_| Error::new(ErrorKind::Internal, "the task that uploads deltas ended by itself"))
@@ -115,7 +142,12 @@ impl Outbox {
 
     /// Bytes that wait for the store.
     pub fn waiting_bytes(&self) -> u64 {
-        self.waiting_bytes.load(Ordering::SeqCst)
+        self.backlog.bytes.load(Ordering::SeqCst)
+    }
+
+    /// Whether a delta with revisions up to `revision` waits for the store.
+    pub(super) fn holds_up_to(&self, revision: Revision) -> bool {
+        self.backlog.holds_up_to(revision)
     }
 
     /// Whether nothing more may be captured until the store has taken something.
@@ -133,13 +165,13 @@ impl Outbox {
     /// # Errors
     /// `Unavailable` where that takes longer than `patience`, saying how much is lost.
     pub async fn drain(self, patience: Duration) -> Result<()> {
-        let Self { deltas, waiting_bytes, mut uploading, .. } = self;
+        let Self { deltas, backlog, mut uploading, .. } = self;
         drop(deltas);
         if tokio::time::timeout(patience, &mut uploading).await.is_ok() {
             return Ok(());
         }
         uploading.abort();
-        let bytes = waiting_bytes.load(Ordering::SeqCst);
+        let bytes = backlog.bytes.load(Ordering::SeqCst);
         let what = format!("{bytes} bytes of deltas could not be stored before the shutdown");
         Err(Error::new(ErrorKind::Unavailable, what)
             .hint("they are lost here, but not to etcd: the next start captures them again, or takes a full"))
@@ -149,7 +181,7 @@ impl Outbox {
 async fn upload_all(
     archive: Archive,
     mut inbox: mpsc::UnboundedReceiver<Waiting>,
-    waiting_bytes: Arc<AtomicU64>,
+    backlog: Backlog,
     context: RunContext,
 ) {
     let mut uploads = FuturesOrdered::new();
@@ -161,7 +193,7 @@ async fn upload_all(
                 None => more = false,
             },
             Some((delta, stored)) = uploads.next(), if !uploads.is_empty() => {
-                waiting_bytes.fetch_sub(held_bytes(&delta), Ordering::SeqCst);
+                backlog.settle(&delta);
                 if let (Ok(()), NameKind::Delta { last, .. }) = (stored, delta.name().kind) {
                     context.monitor.tell(Event::Durable { lineage: delta.name().lineage.to_string(), revision: last });
                 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::trail::{ProofStart, Trail};
+use super::trail::{Anchor, ProofStart, Trail};
 use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::{Discontinuity, Member, Revisions, WatchEnd, WatchLimits, WatchStream};
 use crate::format::HistoryFold;
@@ -34,6 +34,8 @@ pub struct Resumed {
     pub watch: WatchStream,
     /// What it has given beyond the position already.
     pub ahead: Option<Revisions>,
+    /// The revision before the position, where the proof came by it.
+    pub penultimate: Option<Anchor>,
 }
 
 /// Why a lineage cannot be continued.
@@ -143,13 +145,15 @@ async fn prove(mut watch: WatchStream, trail: &Trail, start: ProofStart) -> Resu
         }
         if given.last >= position.revision {
             let same_seam = seam.is_none_or(|records| records == trail.seam.records);
+            let (revision, digest) = fold.closed();
+            let penultimate = (revision < position.revision).then_some(Anchor { revision, digest });
             if !same_seam || fold.finish() != (position.revision, position.digest) {
                 return Ok(Resumption::Unproven(Unproven::OtherRecords));
             }
             if puts == 0 {
                 return Ok(Resumption::Unproven(Unproven::NoPut));
             }
-            return Ok(Resumption::Proven(Box::new(Resumed { watch, ahead: behind(given, known) })));
+            return Ok(Resumption::Proven(Box::new(Resumed { watch, ahead: behind(given, known), penultimate })));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::fulls::Fulls;
 use super::request::SidecarRequest;
 use super::session::{Ended, Session};
 use crate::archive::Archive;
@@ -24,8 +25,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub async fn run_sidecar(archive: &Archive, request: &SidecarRequest, context: &RunContext) -> Result<()> {
     context.unless_stopped(check_policy(archive, context)).await?;
     let outbox = Outbox::open(archive.clone(), request.memory_limit, context);
-    let mut line = None;
-    let ran = run_sessions(archive, request, &outbox, &mut line, context).await;
+    let (mut line, mut fulls) = (None, Fulls::none());
+    let ran = run_sessions((archive, &outbox), request, (&mut line, &mut fulls), context).await;
+    fulls.call_off().await;
     if let Some(opening) = line.and_then(|line: Line| line.opening) {
         opening.call_off().await;
     }
@@ -34,19 +36,19 @@ pub async fn run_sidecar(archive: &Archive, request: &SidecarRequest, context: &
 }
 
 async fn run_sessions(
-    archive: &Archive,
+    (archive, outbox): (&Archive, &Outbox),
     request: &SidecarRequest,
-    outbox: &Outbox,
-    line: &mut Option<Line>,
+    (line, fulls): (&mut Option<Line>, &mut Fulls),
     context: &RunContext,
 ) -> Result<()> {
     let (mut pause, longest) = PAUSES;
     let mut worked = false;
     let mut ended = BTreeSet::new();
     while !context.stop.is_cancelled() {
-        let mut session = Session { archive, request, outbox, context, ended: &mut ended, captured: false };
+        let mut session = Session { archive, request, outbox, context, fulls, ended: &mut ended, captured: false };
         let ran = session.run(line).await;
         let captured = session.captured;
+        fulls.give_up();
         match ran {
             Ok(Ended::Stopped) => return Ok(()),
             Ok(Ended::Reconnect(why)) => context.note(format!("capture pauses: {why}")),

@@ -1,6 +1,7 @@
 //! The sidecar: a full where one is needed, and then everything that happens, for as long as it runs.
 
 mod cycle;
+mod fulls;
 mod request;
 mod session;
 

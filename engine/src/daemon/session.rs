@@ -1,16 +1,21 @@
 //! One member, one watch: which lineage is gone on with, and when a new one is opened.
 
 use std::collections::BTreeSet;
+use std::future::pending;
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use super::fulls::{FullReason, Fulls, Taken, Turn};
 use super::request::SidecarRequest;
 use crate::archive::Archive;
-use crate::backup::{begin_full, run_full, source};
-use crate::capture::{Capture, End, Line, Outbox, Resumed, Resumption, Trail, newest_line, resume};
+use crate::backup::{Beginning, SeamWitness, begin_full, begin_full_within, run_full, source};
+use crate::capture::{Capture, End, Line, Outbox, Pause, Resumed, Resumption, Trail, Witness, newest_line, resume};
 use crate::error::Result;
 use crate::etcd::{Member, WatchEnd};
-use crate::format::{LineageId, Source};
+use crate::format::{HistoryDigest, LineageId, Seam, Source, TimeMark};
+use crate::revision::Revision;
 use crate::run::RunContext;
 
 /// Why a session is over.
@@ -29,6 +34,8 @@ pub(super) struct Session<'a> {
     pub(super) request: &'a SidecarRequest,
     pub(super) outbox: &'a Outbox,
     pub(super) context: &'a RunContext,
+    /// Those beside capture, over all sessions.
+    pub(super) fulls: &'a mut Fulls,
     /// Lineages that cannot be gone on with, for as long as this process remembers.
     pub(super) ended: &'a mut BTreeSet<LineageId>,
     /// Whether it has got as far as capturing.
@@ -64,6 +71,7 @@ impl Session<'_> {
                 self.ended.extend(line.take().map(|line| line.trail.lineage));
                 let (opened, resumed) = self.open_lineage(&member).await?;
                 *line = Some(opened);
+                self.fulls.forget();
                 resumed
             }
         };
@@ -79,15 +87,7 @@ impl Session<'_> {
     async fn line_of_archive(&self, member: &Member, before: Option<LineageId>) -> Result<Option<Line>> {
         let catalogue = self.archive.catalogue().await?;
         let wanted = |id: &LineageId| before.is_none_or(|before| *id < before) && !self.ended.contains(id);
-        let found = newest_line(self.archive, &catalogue, member.identity().cluster, wanted).await?;
-        let Some(found) = found else { return Ok(None) };
-        let auth = member.auth_mark().await.map(|mark| mark.encode()).unwrap_or_default();
-        if !found.auth_state.is_empty() && !auth.is_empty() && found.auth_state != auth {
-            self.context
-                .note(format!("lineage {} ends: users, roles or permissions have changed", found.line.trail.lineage));
-            return Ok(None);
-        }
-        Ok(Some(found.line))
+        newest_line(self.archive, &catalogue, member.identity().cluster, wanted).await
     }
 
     /// A watch that goes on with `line`; `None` where that cannot be proven, which is told.
@@ -119,14 +119,15 @@ impl Session<'_> {
         let watch = self.context.unless_stopped(watching).await?;
         let lineage = begun.name().lineage;
         let trail = Trail::at_seam(lineage, begun.seam().clone(), begun.standing());
-        let marked = begun.time_mark().time;
+        let (marked, auth_state) = (begun.time_mark().time, begun.auth_state().to_vec());
         let stop = CancellationToken::new();
         let full = {
             let (archive, request) = (self.archive.clone(), self.request.full.clone());
             let context = RunContext { stop: stop.clone(), ..self.context.clone() };
             tokio::spawn(async move { run_full(begun, &archive, &request, &context).await.map(drop) })
         };
-        Ok((Line::opened_by(trail, marked, full, stop), Resumed { watch, ahead: None }))
+        let resumed = Resumed { watch, ahead: None, penultimate: None };
+        Ok((Line::opened_by(trail, (marked, auth_state), full, stop), resumed))
     }
 
     /// Captures until the watch, the lineage or the store's patience ends; whether the line may be gone on with.
@@ -141,9 +142,10 @@ impl Session<'_> {
         let channels = (self.archive, self.outbox);
         let mut capture = Capture::begin(channels, options, self.context, (member.clone(), source.clone()), resumed);
         loop {
-            let reconnect = |why: String, keep: bool| Ok((Ended::Reconnect(why), keep));
-            match capture.follow(line).await? {
-                End::Opened => {
+            let opening = line.opening.is_some();
+            let turn = async { if opening { pending().await } else { self.fulls.turn().await } };
+            match capture.follow(line, turn).await? {
+                Pause::Opened => {
                     self.context.note(format!("lineage {} is open", line.trail.lineage));
                     if let Some((older, resumed)) = self.older_line(&member, line.trail.lineage).await? {
                         *line = older;
@@ -151,24 +153,72 @@ impl Session<'_> {
                             Capture::begin(channels, options, self.context, (member.clone(), source.clone()), resumed);
                     }
                 }
-                End::Stopped => return Ok((Ended::Stopped, true)),
-                End::StoreBehind => return Ok((Ended::StoreBehind, true)),
-                End::Silent(revision) => {
-                    return reconnect(format!("the watch is silent about revision {revision}"), true);
+                Pause::AuthChanged => self.fulls.want(FullReason::AuthChanged),
+                Pause::ManyDeltas => self.fulls.want(FullReason::ManyDeltas),
+                Pause::Aside(Turn::Begin) => self.begin_full_beside(&member, &mut capture, line),
+                Pause::Aside(Turn::Ended(taken, reasons)) => {
+                    if let Some(why) = self.full_ended(taken, reasons, line) {
+                        return Ok((Ended::Reconnect(why), false));
+                    }
                 }
-                End::AuthChanged => {
-                    return reconnect(
-                        "users, roles or permissions have changed: a new full is needed".to_owned(),
-                        false,
-                    );
-                }
-                End::Watch(end) => {
-                    let lost =
-                        matches!(end, WatchEnd::Compacted { .. } | WatchEnd::Gap { .. } | WatchEnd::TooLarge { .. });
-                    return reconnect(end.to_string(), !lost);
-                }
+                Pause::Ended(end) => return Ok(self.ended(end)),
             }
         }
+    }
+
+    /// Why the session is over, and whether the line may be gone on with.
+    fn ended(&self, end: End) -> (Ended, bool) {
+        match end {
+            End::Stopped => (Ended::Stopped, true),
+            End::StoreBehind => (Ended::StoreBehind, true),
+            End::Silent(revision) => (Ended::Reconnect(format!("the watch is silent about revision {revision}")), true),
+            End::Watch(end) => {
+                let lost = matches!(end, WatchEnd::Compacted { .. } | WatchEnd::Gap { .. } | WatchEnd::TooLarge { .. });
+                (Ended::Reconnect(end.to_string()), !lost)
+            }
+        }
+    }
+
+    /// A full into the lineage of `line`, in a task of its own; `capture` goes on.
+    fn begin_full_beside(&mut self, member: &Member, capture: &mut Capture<'_>, line: &Line) {
+        self.context.note(format!("a full is due in lineage {}: {}", line.trail.lineage, self.fulls.why()));
+        let witness: Arc<dyn SeamWitness> = Arc::new(capture.witness(line));
+        let stop = self.context.stop.child_token();
+        // Its times are those of the lineage, which never go back.
+        let clock = self.context.clock.not_before(line.marked);
+        let context = RunContext { stop: stop.clone(), clock, ..self.context.clone() };
+        let (archive, request) = (self.archive.clone(), self.request.full.clone());
+        let (member, lineage) = (member.clone(), line.trail.lineage);
+        let task = tokio::spawn(async move {
+            let beginning = begin_full_within(lineage, &member, witness, &context);
+            match context.unless_stopped(beginning).await? {
+                Beginning::Proven(begun) => {
+                    run_full(*begun, &archive, &request, &context).await.map(|full| Taken::Stored(Box::new(full)))
+                }
+                Beginning::Unproven(why) => Ok(Taken::Unproven(why)),
+            }
+        });
+        self.fulls.begun(task, stop);
+    }
+
+    /// Tells what has come of a full; why the lineage must end, where it must.
+    fn full_ended(&mut self, taken: Result<Taken>, reasons: BTreeSet<FullReason>, line: &mut Line) -> Option<String> {
+        let error = match taken {
+            Ok(Taken::Stored(full)) => {
+                self.context.note(format!("{} is durable", full.name));
+                line.fulls.newest = full.name.created;
+                self.fulls.succeeded();
+                return None;
+            }
+            // Only another lineage has them then, as its full needs no proof.
+            Ok(Taken::Unproven(why)) if reasons.contains(&FullReason::AuthChanged) => {
+                return Some(format!("users, roles or permissions have changed, and a full here is not proven: {why}"));
+            }
+            Ok(Taken::Unproven(error)) | Err(error) => error,
+        };
+        let again = self.fulls.failed(reasons);
+        self.context.warn(format!("a full beside capture has failed, and is tried again in {again:?}: {error}"));
+        None
     }
 
     /// The newest lineage of this cluster that is older than `own`, where it can be gone on with: another sidecar has
@@ -177,5 +227,16 @@ impl Session<'_> {
         let Some(mut older) = self.line_of_archive(member, Some(own)).await? else { return Ok(None) };
         let resumed = self.resume(member, &mut older).await?;
         Ok(resumed.map(|resumed| (older, resumed)))
+    }
+}
+
+#[async_trait]
+impl SeamWitness for Witness {
+    async fn meet(&self, seam: &Seam, mark: TimeMark) -> Result<HistoryDigest> {
+        Self::meet(self, seam, mark).await
+    }
+
+    async fn settled(&self, seam: Revision) -> Result<()> {
+        Self::settled(self, seam).await
     }
 }

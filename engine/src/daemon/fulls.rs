@@ -1,0 +1,147 @@
+//! Fulls inside the lineage that is being captured: when one is due, and the task that takes it.
+//!
+//! Capture never waits for a full. There is one at a time; one that fails is told and tried again, ever more seldom, and
+//! one whose capture has paused is taken back. What asked for it asks on until a full that was begun later is durable.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::future::pending;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::backup::FullSummary;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Between two attempts, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+
+/// Why a full is taken inside a lineage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum FullReason {
+    /// Users, roles or permissions are others: no watch tells which.
+    AuthChanged,
+    /// The deltas since the newest full have become many bytes.
+    ManyDeltas,
+}
+
+impl fmt::Display for FullReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AuthChanged => "users, roles or permissions have changed",
+            Self::ManyDeltas => "the deltas since the last one have become many",
+        })
+    }
+}
+
+/// What has come of the task of a full.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// It is durable.
+    Stored(Box<FullSummary>),
+    /// Nothing shows that it would be of the lineage's history. Nothing was stored.
+    Unproven(Error),
+}
+
+/// What is to be done about fulls.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// One is due.
+    Begin,
+    /// The one that was under way has ended; it was taken for these reasons.
+    Ended(Result<Taken>, BTreeSet<FullReason>),
+}
+
+/// The full that is under way, and those that are wanted.
+#[derive(Debug)]
+pub(super) struct Fulls {
+    wanted: BTreeSet<FullReason>,
+    running: Option<Running>,
+    next_attempt: Instant,
+    pause: Duration,
+}
+
+#[derive(Debug)]
+struct Running {
+    task: JoinHandle<Result<Taken>>,
+    reasons: BTreeSet<FullReason>,
+    /// Dropped, it calls the task off.
+    call_off: Option<DropGuard>,
+}
+
+impl Fulls {
+    /// None is wanted.
+    pub(super) fn none() -> Self {
+        Self { wanted: BTreeSet::new(), running: None, next_attempt: Instant::now(), pause: PAUSES.0 }
+    }
+
+    /// One is wanted that is begun after this call.
+    pub(super) fn want(&mut self, reason: FullReason) {
+        self.wanted.insert(reason);
+    }
+
+    /// Why one is wanted, in words.
+    pub(super) fn why(&self) -> String {
+        self.wanted.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Another lineage was opened, with a full that has everything.
+    pub(super) fn forget(&mut self) {
+        self.wanted.clear();
+        (self.next_attempt, self.pause) = (Instant::now(), PAUSES.0);
+    }
+
+    /// Waits until there is something to do. A call that is dropped loses nothing.
+    pub(super) async fn turn(&mut self) -> Turn {
+        if let Some(running) = &mut self.running {
+            let ended = (&mut running.task).await;
+            let reasons = self.running.take().map(|running| running.reasons).unwrap_or_default();
+            let lost = |error| Error::new(ErrorKind::Internal, "the task of a full ended by itself").caused_by(error);
+            return Turn::Ended(ended.map_err(lost).flatten(), reasons);
+        }
+        if self.wanted.is_empty() {
+            return pending().await;
+        }
+        sleep_until(self.next_attempt).await;
+        Turn::Begin
+    }
+
+    /// `task` takes one, for all that want one, and ends when `stop` is cancelled.
+    pub(super) fn begun(&mut self, task: JoinHandle<Result<Taken>>, stop: CancellationToken) {
+        let reasons = std::mem::take(&mut self.wanted);
+        self.running = Some(Running { task, reasons, call_off: Some(stop.drop_guard()) });
+    }
+
+    /// It is durable.
+    pub(super) fn succeeded(&mut self) {
+        (self.next_attempt, self.pause) = (Instant::now(), PAUSES.0);
+    }
+
+    /// It has failed, and is tried again for the same `reasons`: after how long.
+    pub(super) fn failed(&mut self, reasons: BTreeSet<FullReason>) -> Duration {
+        self.wanted.extend(reasons);
+        let pause = self.pause;
+        self.next_attempt = Instant::now() + pause;
+        self.pause = PAUSES.1.min(pause * 2);
+        pause
+    }
+
+    /// Capture has paused: the one that is under way cannot be proven any more. It takes back what it sent, which nobody
+    /// waits for; the next one is begun after that.
+    pub(super) fn give_up(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.call_off = None;
+        }
+    }
+
+    /// Waits until the one that is under way has taken back what it sent.
+    pub(super) async fn call_off(self) {
+        if let Some(Running { task, call_off, .. }) = self.running {
+            drop(call_off);
+            // However it ends, it ends.
+            let _ = task.await;
+        }
+    }
+}
