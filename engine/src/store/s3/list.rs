@@ -15,8 +15,8 @@ use crate::store::s3::failure::S3Failure;
 
 /// As the SDK wants it; equals `ListPage::MAX_ENTRIES`.
 const PAGE_ENTRIES: i32 = 1_000;
-/// A store with more unended uploads than this many pages hold is in another kind of trouble.
-const MAX_PENDING_PAGES: usize = 100;
+/// A store with more unended uploads than this many pages hold, a million, is in another kind of trouble.
+const MAX_PENDING_PAGES: usize = 1_000;
 
 /// One page of keys.
 ///
@@ -75,38 +75,42 @@ fn page_of(shared: &Shared, query: &ListQuery, answer: &ListObjectsV2Output) -> 
     Ok(page)
 }
 
-/// Uploads under `prefix` that are not ended.
+/// Uploads under `prefix` that are not ended: all of them, or an error.
 ///
 /// # Errors
-/// As [`page`].
+/// As [`page`]; `Invalid` where they are more than a million, or where the store does not say where its next page begins.
 pub(super) async fn pending(shared: &Shared, prefix: &str) -> Result<Vec<PendingUpload>> {
     check_prefix(prefix)?;
-    let mut found = pending_with(shared, prefix).await?;
+    let found = pending_with(shared, prefix, prefix).await?;
     if found.is_empty() && !prefix.is_empty() && shared.dialect.pending == PendingListing::Sieved {
-        found = pending_with(shared, "").await?;
+        return pending_with(shared, "", prefix).await;
     }
-    found.retain(|upload| upload.key.starts_with(prefix));
     Ok(found)
 }
 
-async fn pending_with(shared: &Shared, prefix: &str) -> Result<Vec<PendingUpload>> {
+/// Asks for uploads under `asked`, and keeps those under `prefix`.
+async fn pending_with(shared: &Shared, asked: &str, prefix: &str) -> Result<Vec<PendingUpload>> {
     let mut found = Vec::new();
     let mut markers = (None, None);
     for _ in 0..MAX_PENDING_PAGES {
-        let answer = pending_page(shared, prefix, &markers).await?;
+        let answer = pending_page(shared, asked, &markers).await?;
         for upload in answer.uploads() {
-            if let (Some(key), Some(id)) = (upload.key(), upload.upload_id()) {
+            if let (Some(key), Some(id)) = (upload.key().filter(|key| key.starts_with(prefix)), upload.upload_id()) {
                 let started = millis(upload.initiated());
                 found.push(PendingUpload { key: key.to_owned(), id: id.to_owned(), started });
             }
         }
+        if answer.is_truncated != Some(true) {
+            return Ok(found);
+        }
         let next = (answer.next_key_marker, answer.next_upload_id_marker);
-        if answer.is_truncated != Some(true) || next.0.is_none() || next == markers {
-            break;
+        if next.0.is_none() || next == markers {
+            return Err(shared.unusable("LIST of uploads", asked, "the beginning of its next page"));
         }
         markers = next;
     }
-    Ok(found)
+    let what = format!("{} has more than a million uploads that were never ended", shared.described);
+    Err(Error::new(ErrorKind::Invalid, what).hint("have a lifecycle rule of the bucket abort incomplete uploads"))
 }
 
 async fn pending_page(
