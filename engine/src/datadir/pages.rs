@@ -15,7 +15,8 @@ pub(super) struct Pages<'a> {
 
 impl Write for Pages<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        operation("write", self.path, || self.db.write(bytes))
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display()));
+        operation("write", self.path, || self.db.write(bytes)).map_err(named)
     }
 
     fn flush(&mut self) -> io::Result<()> {

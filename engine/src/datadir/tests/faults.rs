@@ -14,6 +14,39 @@ fn durable_restore(data_dir: &Path, image: &[u8]) -> Result<PathBuf> {
     Ok(finished(staged, &membership())?.install()?.path)
 }
 
+/// Records behind those of the image.
+fn later() -> impl Iterator<Item = Record> {
+    (700..1_500).map(|main| put(main, "/b", 0))
+}
+
+/// The same where records are added to the image.
+fn durable_append(data_dir: &Path, image: &[u8]) -> Result<PathBuf> {
+    let mut staged = StagedDataDir::create(data_dir, 1 << 20, StageOptions::default())?;
+    staged.write_image(image)?;
+    let base = staged.image()?;
+    staged.grow(&base, |growth| {
+        for record in later() {
+            growth.append(std::iter::once(Ok(record.as_ref())))?;
+        }
+        growth.change_leases(&LeaseChanges { granted: BTreeMap::from([(9, 60)]), ..LeaseChanges::default() })
+    })?;
+    Ok(finished(staged, &membership())?.install()?.path)
+}
+
+/// The same where the database is written anew.
+fn durable_rewrite(data_dir: &Path, image: &[u8]) -> Result<PathBuf> {
+    let mut staged = StagedDataDir::create(data_dir, 1 << 20, StageOptions::default())?;
+    let mut scratch = staged.scratch()?;
+    scratch.write_image(image)?;
+    let base = scratch.image()?;
+    staged.compose(&base, |composition| {
+        base.records(Scrutiny::Strict, &mut |record| composition.push(record))?;
+        later().try_for_each(|record| composition.push(&record.as_ref()))?;
+        Ok(((), Remainder::default()))
+    })?;
+    Ok(finished(staged, &membership())?.install()?.path)
+}
+
 /// Mode, owner, group, and the contents of a file.
 type Seen = (u32, u32, u32, Option<Vec<u8>>);
 
@@ -47,23 +80,46 @@ fn is_stage(path: &Path) -> bool {
 
 #[test]
 fn a_fault_at_any_file_operation_leaves_the_target_as_it_was() {
+    faults_leave_the_target_as_it_was(&["", "etcd", "a/b/etcd"], durable_restore, 0);
+}
+
+#[test]
+fn a_fault_at_any_file_operation_of_an_append_leaves_the_target_as_it_was() {
+    faults_leave_the_target_as_it_was(&["", "etcd"], durable_append, 800);
+}
+
+#[test]
+fn a_fault_at_any_file_operation_of_a_rewrite_leaves_the_target_as_it_was() {
+    faults_leave_the_target_as_it_was(&["", "etcd"], durable_rewrite, 800);
+}
+
+/// How many of the records that follow the image an installed database has.
+fn records_behind_the_image(data_dir: &Path) -> usize {
+    let buckets = buckets_of(&fs::read(data_dir.join("member/snap/db")).unwrap());
+    buckets["key"].keys().filter(|key| **key >= revision_key(700)).count()
+}
+
+type Restoring = fn(&Path, &[u8]) -> Result<PathBuf>;
+
+/// Every fault of `restoring`, which adds so many records to those of the image.
+fn faults_leave_the_target_as_it_was(names: &[&str], restoring: Restoring, added: usize) {
     let image = image_of(&buckets());
-    for (name, reach) in
-        ["", "etcd", "a/b/etcd"].into_iter().flat_map(|name| [(name, Reach::Once), (name, Reach::FromThenOn)])
-    {
+    for (name, reach) in names.iter().flat_map(|name| [(*name, Reach::Once), (*name, Reach::FromThenOn)]) {
         for nth in 1.. {
             let (temp, data_dir) = site(name);
             let before = picture(temp.path());
             let kind = if nth % 2 == 0 { io::ErrorKind::StorageFull } else { io::ErrorKind::PermissionDenied };
-            let (done, operations) = during(nth, reach, kind, || durable_restore(&data_dir, &image));
+            let (done, operations) = during(nth, reach, kind, || restoring(&data_dir, &image));
             let what = format!("{name:?} {reach:?} {nth}: {:?}", operations.get(nth - 1));
             let Some((action, path)) = operations.get(nth - 1) else {
                 assert!(nth > 30, "{what}: too few operations");
                 done.expect(&what);
+                assert_eq!(records_behind_the_image(&data_dir), added, "{what}");
                 break;
             };
             if data_dir.join("member").exists() {
                 is_whole(&data_dir);
+                assert_eq!(records_behind_the_image(&data_dir), added, "{what}");
                 // Clearing up is not worth an error; a name that may not last is.
                 assert!(["remove", "sync"].contains(action), "{what}");
                 if *action == "sync" || reach == Reach::FromThenOn {
