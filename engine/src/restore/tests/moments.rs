@@ -224,3 +224,39 @@ async fn sizes_choose_the_way() {
     outcome.assert_records(&simple.history.compacted(last, last - 1), "rewritten");
     assert!(outcome.db.len() < 100_000, "{} bytes", outcome.db.len());
 }
+
+#[tokio::test]
+async fn a_revision_may_span_chunks() {
+    // Chunks hold 4 MiB at most: transactions of five megabytes begin in one and end in another.
+    let mut history = History::random(&mut Dice::new(21), 20);
+    for n in 0..4_u8 {
+        history.begin();
+        for sub in 0..3 {
+            history.put(sub, &format!("/large/{sub}"), &vec![n; 1_700_000], 0);
+        }
+        history.begin();
+        history.put(0, "/small", &[n], 0);
+    }
+    let (site, lineage, last) = (Site::new(), lineage(20), history.last);
+    let digests = history.digests(&lineage, 20);
+    let full = Full {
+        lineage,
+        seam: 20,
+        revision: 20,
+        floor: 0,
+        history: digests[&20],
+        leases: Vec::new(),
+        db_bytes: 1 << 30,
+        answers: Vec::new(),
+    };
+    site.full(&history, full).await;
+    site.delta((lineage, &history), (21, last), digests[&20], capture(last, 0)).await;
+    for revision in 20..=last {
+        let before = site.store.count(Call::Read);
+        let outcome = site.restore_revision(revision, WayWanted::BySize).await.unwrap();
+        outcome.assert_records(&history.compacted(revision, 0), &format!("{revision}"));
+        assert!(site.store.count(Call::Read) > before);
+    }
+    let outcome = site.restore_revision(last - 1, WayWanted::Rewritten).await.unwrap();
+    outcome.assert_records(&history.compacted(last - 1, 0), "rewritten");
+}
