@@ -148,6 +148,11 @@ impl Captured {
         Self { archive, catalogue }
     }
 
+    /// The archive itself.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
     /// The lineages, oldest first.
     pub fn lineages(&self) -> Vec<&Lineage> {
         self.catalogue.lineages.values().collect()

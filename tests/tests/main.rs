@@ -35,4 +35,5 @@ mod store;
 mod store_faults;
 mod tidy;
 mod trees;
+mod verify_chains;
 mod watch_faults;

@@ -3,7 +3,9 @@
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use etcdbr_engine::Result;
-use etcdbr_engine::archive::{Archive, BackupEntry, BackupReader, Catalogue, Lineage, OpenedHeader};
+use etcdbr_engine::archive::{
+    Archive, BackupEntry, BackupReader, Catalogue, Lineage, OpenedHeader, Window, gaps, windows,
+};
 use etcdbr_engine::format::{NameKind, Protection};
 use etcdbr_engine::run::RunContext;
 use futures::StreamExt;
@@ -50,8 +52,99 @@ pub(crate) async fn run(args: ListArgs, format: OutputFormat, context: &RunConte
     } else {
         Vec::new()
     };
-    output::result(format, &text(&archive, &catalogue, &details), &document(&catalogue, &details));
+    // One header says it of the whole archive: encrypted backups and others do not join.
+    let newest = match (details.is_empty(), catalogue.newest_first().first()) {
+        (true, Some(newest)) => {
+            let read = async { Ok(archive.read_header(&newest.name).await.ok()) };
+            context.unless_stopped(read).await?.map(|opened| opened.header.protection)
+        }
+        _ => None,
+    };
+    let listing = Listing { archive: &archive, catalogue: &catalogue, details: &details, newest };
+    output::result(format, &listing.text(), &listing.document());
     Ok(())
+}
+
+/// All that is shown.
+struct Listing<'a> {
+    archive: &'a Archive,
+    catalogue: &'a Catalogue,
+    /// Of every backup, in the order in which they are shown; or none.
+    details: &'a [Details],
+    /// How the newest backup is protected, where there are no details.
+    newest: Option<Protection>,
+}
+
+/// Whether backups are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encryption {
+    Encrypted,
+    Plain,
+    Mixed,
+    Unknown,
+}
+
+impl Encryption {
+    fn of(protections: impl IntoIterator<Item = Option<Protection>>) -> Self {
+        let mut all = protections.into_iter().map(|protection| match protection {
+            Some(Protection::Aes256Gcm { .. }) => Self::Encrypted,
+            Some(Protection::Checksum) => Self::Plain,
+            None => Self::Unknown,
+        });
+        let first = all.next().unwrap_or(Self::Unknown);
+        all.fold(first, |found, next| if found == next { found } else { Self::Mixed })
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Encrypted => "encrypted",
+            Self::Plain => "NOT ENCRYPTED",
+            Self::Mixed => "encrypted IN PART ONLY",
+            Self::Unknown => "not known whether encrypted",
+        }
+    }
+
+    /// `true`, `false`, or `null`.
+    fn document(self) -> Value {
+        match self {
+            Self::Encrypted => json!(true),
+            Self::Plain | Self::Mixed => json!(false),
+            Self::Unknown => Value::Null,
+        }
+    }
+}
+
+/// Objects by kind, and their bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Totals {
+    fulls: usize,
+    deltas: usize,
+    marks: usize,
+    stored_bytes: u64,
+}
+
+impl Totals {
+    fn of<'a>(backups: impl IntoIterator<Item = &'a BackupEntry>) -> Self {
+        let mut totals = Self::default();
+        for entry in backups {
+            totals.stored_bytes += entry.stored_bytes;
+            match kind_and_revision(entry).0 {
+                "full" => totals.fulls += 1,
+                "delta" => totals.deltas += 1,
+                _ => totals.marks += 1,
+            }
+        }
+        totals
+    }
+
+    fn text(&self) -> String {
+        let Self { fulls, deltas, marks, stored_bytes } = self;
+        format!("{fulls} fulls, {deltas} deltas, {marks} marks, {}", human_bytes(*stored_bytes))
+    }
+
+    fn document(&self) -> Value {
+        json!({"fulls": self.fulls, "deltas": self.deltas, "marks": self.marks, "stored_bytes": self.stored_bytes})
+    }
 }
 
 async fn details(archive: &Archive, entry: &BackupEntry) -> Details {
@@ -65,30 +158,67 @@ async fn details(archive: &Archive, entry: &BackupEntry) -> Details {
     Details { header, reader }
 }
 
-fn text(archive: &Archive, catalogue: &Catalogue, details: &[Details]) -> String {
-    let mut out = String::new();
-    if catalogue.lineages.is_empty() {
-        out += &format!("no backups in {}\n", archive.describe());
-    }
-    let mut details = details.iter();
-    let mut cluster = None;
-    for lineage in by_cluster(catalogue) {
-        if cluster != Some(lineage.id.cluster) {
-            cluster = Some(lineage.id.cluster);
-            out += &format!("cluster {}\n", lineage.id.cluster);
-            out += &format!("  {:5}  {:>12}  {:24}  {:>9}  BACKUP\n", "KIND", "REVISION", "CREATED", "SIZE");
+impl Listing<'_> {
+    fn text(&self) -> String {
+        let mut out = String::new();
+        if self.catalogue.lineages.is_empty() {
+            out += &format!("no backups in {}\n", self.archive.describe());
         }
-        for entry in &lineage.backups {
-            let (kind, revision) = kind_and_revision(entry);
-            let (created, size) = (entry.name.created.to_string(), human_bytes(entry.stored_bytes));
-            out += &format!("  {kind:5}  {revision:>12}  {created:24}  {size:>9}  {}\n", entry.name);
-            if let Some(details) = details.next() {
-                out += &format!("         {}\n", details_text(details));
+        let mut details = self.details.iter();
+        let mut cluster = None;
+        for lineage in by_cluster(self.catalogue) {
+            if cluster != Some(lineage.id.cluster) {
+                cluster = Some(lineage.id.cluster);
+                out += &format!("cluster {}\n", lineage.id.cluster);
+                out += &format!("  {:5}  {:>12}  {:24}  {:>9}  BACKUP\n", "KIND", "REVISION", "CREATED", "SIZE");
             }
+            let of_lineage = details.as_slice();
+            for entry in &lineage.backups {
+                let (kind, revision) = kind_and_revision(entry);
+                let (created, size) = (entry.name.created.to_string(), human_bytes(entry.stored_bytes));
+                out += &format!("  {kind:5}  {revision:>12}  {created:24}  {size:>9}  {}\n", entry.name);
+                if let Some(details) = details.next() {
+                    out += &format!("         {}\n", details_text(details));
+                }
+            }
+            out += &lineage_text(lineage, &of_lineage[..of_lineage.len().min(lineage.backups.len())]);
         }
+        if !self.catalogue.lineages.is_empty() {
+            let totals = Totals::of(self.catalogue.newest_first());
+            out += &format!("in all: {}, {}\n", totals.text(), self.encryption().text());
+        }
+        if self.catalogue.foreign_keys > 0 {
+            let foreign = self.catalogue.foreign_keys;
+            out += &format!("({foreign} other objects under this prefix are not backups of etcdbr)\n");
+        }
+        out
     }
-    if catalogue.foreign_keys > 0 {
-        out += &format!("({} other objects under this prefix are not backups of etcdbr)\n", catalogue.foreign_keys);
+
+    fn encryption(&self) -> Encryption {
+        if self.details.is_empty() { Encryption::of([self.newest]) } else { Encryption::of(protections(self.details)) }
+    }
+}
+
+fn protections(details: &[Details]) -> impl Iterator<Item = Option<Protection>> {
+    details.iter().map(|details| details.header.as_ref().ok().map(|opened| opened.header.protection))
+}
+
+/// What a lineage holds, and which moments of it can be restored.
+fn lineage_text(lineage: &Lineage, details: &[Details]) -> String {
+    let mut out = format!("  lineage {}: {}", lineage.id, Totals::of(&lineage.backups).text());
+    if !details.is_empty() {
+        out += &format!(", {}", Encryption::of(protections(details)).text());
+    }
+    out.push('\n');
+    let windows = windows(lineage);
+    if windows.is_empty() {
+        out += "    NOTHING OF IT CAN BE RESTORED: it has no full\n";
+    }
+    for Window { first, last, from, until } in windows {
+        out += &format!("    restores revisions {first} to {last}, of {from} to {until}\n");
+    }
+    for gap in gaps(lineage) {
+        out += &format!("    MISSING revisions {} to {}\n", gap.first, gap.last);
     }
     out
 }
@@ -106,6 +236,8 @@ fn by_cluster(catalogue: &Catalogue) -> Vec<&Lineage> {
 fn kind_and_revision(entry: &BackupEntry) -> (&'static str, String) {
     match entry.name.kind {
         NameKind::Full { seam } => ("full", seam.to_string()),
+        // It has no records: it tells when the source still stood at a revision.
+        NameKind::Delta { last, first } if first > last => ("mark", last.to_string()),
         NameKind::Delta { last, first } => ("delta", format!("{first}-{last}")),
     }
 }
@@ -137,19 +269,43 @@ fn details_text(details: &Details) -> String {
     }
 }
 
-fn document(catalogue: &Catalogue, details: &[Details]) -> Value {
-    let mut details = details.iter();
-    let lineages: Vec<Value> = by_cluster(catalogue)
-        .into_iter()
-        .map(|lineage| {
-            let backups: Vec<Value> = lineage.backups.iter().map(|entry| entry_document(entry, details.next())).collect();
-            json!({
-                "lineage": lineage.id.to_string(), "cluster_id": lineage.id.cluster.to_string(),
-                "born": lineage.id.birth.to_string(), "last_written": lineage.last_written().to_string(), "backups": backups,
+impl Listing<'_> {
+    fn document(&self) -> Value {
+        let mut details = self.details;
+        let lineages: Vec<Value> = by_cluster(self.catalogue)
+            .into_iter()
+            .map(|lineage| {
+                let (own, others) = details.split_at(lineage.backups.len().min(details.len()));
+                details = others;
+                lineage_document(lineage, own)
             })
+            .collect();
+        json!({
+            "lineages": lineages, "foreign_objects": self.catalogue.foreign_keys,
+            "totals": Totals::of(self.catalogue.newest_first()).document(), "encrypted": self.encryption().document(),
         })
-        .collect();
-    json!({"lineages": lineages, "foreign_objects": catalogue.foreign_keys})
+    }
+}
+
+fn lineage_document(lineage: &Lineage, details: &[Details]) -> Value {
+    let mut of_entry = details.iter();
+    let backups: Vec<Value> = lineage.backups.iter().map(|entry| entry_document(entry, of_entry.next())).collect();
+    let windows = windows(lineage).into_iter().map(|Window { first, last, from, until }| {
+        json!({
+            "first_revision": first.0, "last_revision": last.0, "from": from.to_string(), "until": until.to_string(),
+        })
+    });
+    let missing = gaps(lineage).into_iter().map(|gap| json!({"first": gap.first.0, "last": gap.last.0}));
+    let mut document = json!({
+        "lineage": lineage.id.to_string(), "cluster_id": lineage.id.cluster.to_string(),
+        "born": lineage.id.birth.to_string(), "last_written": lineage.last_written().to_string(), "backups": backups,
+        "restores": windows.collect::<Vec<_>>(), "missing": missing.collect::<Vec<_>>(),
+        "totals": Totals::of(&lineage.backups).document(),
+    });
+    if let (false, Some(fields)) = (details.is_empty(), document.as_object_mut()) {
+        fields.insert("encrypted".to_owned(), Encryption::of(protections(details)).document());
+    }
+    document
 }
 
 fn entry_document(entry: &BackupEntry, details: Option<&Details>) -> Value {

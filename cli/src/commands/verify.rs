@@ -7,6 +7,7 @@ use clap::builder::BoolishValueParser;
 use etcdbr_engine::Result;
 use etcdbr_engine::archive::{BackupEntry, ReadLimits, Selection};
 use etcdbr_engine::format::{BackupName, LineageId};
+use etcdbr_engine::replay::HashKvProof;
 use etcdbr_engine::run::RunContext;
 use etcdbr_engine::verify::{Scope, Verdict, Verified, VerifyRequest, plan_verify, run_verify};
 use serde_json::{Value, json};
@@ -18,13 +19,14 @@ use crate::proof;
 /// Flags of `etcdbr verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// The backup to verify, as `list` names it [default: the latest]
+    /// Verify this full alone, as `list` names it [default: the newest full and the deltas that follow it]
     #[arg(long, env = "ETCDBR_BACKUP", value_name = "NAME", conflicts_with = "lineage")]
     backup: Option<BackupName>,
-    /// Verify the latest backup of this lineage
+    /// Verify the newest moment of this lineage
     #[arg(long, env = "ETCDBR_LINEAGE", value_name = "ID")]
     lineage: Option<LineageId>,
-    /// Verify every backup of the archive; what is wrong with one is told, and the others are verified all the same
+    /// Verify every object of the archive and every lineage as a whole; what is wrong with one is told, and the others are
+    /// verified all the same
     #[arg(long, env = "ETCDBR_ALL", value_parser = BoolishValueParser::new(), conflicts_with_all = ["backup", "lineage"])]
     all: bool,
     /// Where the image lies while it is verified, decrypted, in a file without a name that goes with the process
@@ -71,30 +73,61 @@ pub(crate) async fn run(args: VerifyArgs, format: OutputFormat, context: &RunCon
     };
     let summary = run_verify(&archive, &plan, context, &mut report).await?;
     if args.all {
-        context.note(format!("all {} backups are sound", summary.sound));
+        let besides = match summary.besides {
+            0 => String::new(),
+            besides => format!(", and {besides} objects beside them"),
+        };
+        context.note(format!("all {} fulls are sound, with the deltas that follow them{besides}", summary.sound));
     }
     Ok(())
 }
 
 fn text(backup: &BackupEntry, verified: &Verified) -> String {
     let seconds = verified.duration_ms as f64 / 1000.0;
-    format!(
+    let mut out = format!(
         "sound {}\n  revision {}, {} records, image {}, in {seconds:.1} s\n{}",
         backup.name,
         verified.facts.revision,
         verified.facts.records,
         human_bytes(verified.plain_bytes),
         proof::text(&verified.proof),
-    )
+    );
+    if verified.deltas > 0 {
+        out += &format!(
+            "  {} deltas with {} records lead on to revision {}: every byte read, no revision missing, one history\n",
+            verified.deltas, verified.delta_records, verified.reaches
+        );
+        for hash_kv in &verified.delta_hash_kv {
+            match hash_kv {
+                HashKvProof::Equal(answer) => {
+                    out += &format!("  with them, {} as etcd answered it\n", proof::answer_text(answer));
+                }
+                HashKvProof::NoAnswer(reason) => {
+                    out += &format!("  with them, not compared with etcd's own HashKV: {reason}\n");
+                }
+                HashKvProof::Skipped => {}
+            }
+        }
+    }
+    out
 }
 
 fn document(backup: &BackupEntry, verified: &Verified) -> Value {
+    let equal = |proof: &HashKvProof| match proof {
+        HashKvProof::Equal(answer) => Some(proof::answer_document(answer)),
+        HashKvProof::NoAnswer(_) | HashKvProof::Skipped => None,
+    };
+    let delta_hash_kv: Vec<Value> = verified.delta_hash_kv.iter().filter_map(equal).collect();
     json!({
         "backup": backup.name.to_string(),
         "sound": true,
         "revision": verified.facts.revision.0,
         "compact_revision": verified.facts.compact_floor.map(|floor| floor.0),
         "records": verified.facts.records,
+        "deltas": verified.deltas,
+        "delta_hashkv": delta_hash_kv,
+        "delta_records": verified.delta_records,
+        "reaches": verified.reaches.0,
         "image_bytes": verified.plain_bytes,
         "stored_bytes": backup.stored_bytes,
         "duration_ms": verified.duration_ms,

@@ -5,6 +5,7 @@
 //! are read.
 
 use super::catalogue::{BackupEntry, Lineage};
+use crate::clock::UnixMillis;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::NameKind;
 use crate::revision::Revision;
@@ -86,12 +87,10 @@ pub fn chain_to(lineage: &Lineage, target: ChainTarget, on_gap: OnGap) -> Result
     let (deltas, reached) = cover(lineage, seam(full).unwrap_or(Revision::EMPTY), goal);
     let mut chain = Chain { full: full.clone(), deltas, marks: Vec::new(), reaches: reached.min(goal), gap: None };
     if reached < goal {
-        let next = ranges(lineage).map(|(first, _, _)| first).filter(|first| *first > reached.next()).min();
-        let Some(next) = next else {
+        let Some(gap) = gap_behind(lineage, reached) else {
             let what = format!("lineage {} ends at revision {reached}: it does not reach {goal}", lineage.id);
             return Err(Error::new(ErrorKind::NotFound, what).hint("ask for that revision, or an earlier one"));
         };
-        let gap = Gap { first: reached.next(), last: Revision(next.0 - 1) };
         if on_gap == OnGap::Refuse {
             let what = format!("revisions {} to {} are missing in lineage {}", gap.first, gap.last, lineage.id);
             return Err(Error::new(ErrorKind::Refused, what).hint(format!(
@@ -102,6 +101,65 @@ pub fn chain_to(lineage: &Lineage, target: ChainTarget, on_gap: OnGap) -> Result
     }
     chain.marks = marks(lineage, chain.reaches);
     Ok(chain)
+}
+
+/// What follows `full`, one of `lineage`, up to `goal`, or as far as there is anything: without a gap, or up to one.
+pub fn chain_from(lineage: &Lineage, full: &BackupEntry, goal: Option<Revision>) -> Chain {
+    let from = seam(full).unwrap_or(Revision::EMPTY);
+    let goal = goal.or_else(|| newest(lineage)).unwrap_or(from).max(from);
+    let (deltas, reached) = cover(lineage, from, goal);
+    let reaches = reached.min(goal);
+    let gap = (reached < goal).then(|| gap_behind(lineage, reached)).flatten();
+    Chain { full: full.clone(), deltas, marks: marks(lineage, reaches), reaches, gap }
+}
+
+/// The revisions that are missing behind `reached`; `None` where there is nothing behind them.
+fn gap_behind(lineage: &Lineage, reached: Revision) -> Option<Gap> {
+    let begins = ranges(lineage).map(|(first, _, _)| first).chain(seams(lineage).map(|(seam, _)| seam));
+    let next = begins.filter(|first| *first > reached.next()).min()?;
+    Some(Gap { first: reached.next(), last: Revision(next.0 - 1) })
+}
+
+/// Revisions of a lineage that can be restored, each of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// The seam of a full.
+    pub first: Revision,
+    /// As far as the deltas lead on from there.
+    pub last: Revision,
+    /// When that full was begun, by its name.
+    pub from: UnixMillis,
+    /// The last time that an object tells of the end, by its name.
+    pub until: UnixMillis,
+}
+
+/// What can be restored of `lineage`, in order; between two windows revisions are missing. None where it has no full.
+///
+/// An image may reach a little further, on both sides, than the seam that its name tells.
+pub fn windows(lineage: &Lineage) -> Vec<Window> {
+    let mut fulls: Vec<_> = seams(lineage).collect();
+    fulls.sort_unstable_by_key(|(seam, full)| (*seam, full.name));
+    let end = newest(lineage).unwrap_or_default();
+    let mut windows: Vec<Window> = Vec::new();
+    for (seam, full) in fulls {
+        if windows.last().is_some_and(|window| seam <= window.last) {
+            continue;
+        }
+        let last = cover(lineage, seam, end).1;
+        let told = lineage.backups.iter().filter(|entry| (seam..=last).contains(&told_last(entry)));
+        let from = full.name.created;
+        let until = told.map(|entry| entry.name.created).max().unwrap_or(from);
+        windows.push(Window { first: seam, last, from, until });
+    }
+    windows
+}
+
+/// The last revision that an object tells about, by its name.
+fn told_last(entry: &BackupEntry) -> Revision {
+    match entry.name.kind {
+        NameKind::Full { seam } => seam,
+        NameKind::Delta { last, .. } => last,
+    }
 }
 
 /// The revisions that are missing between the first full of `lineage` and its end.
@@ -192,7 +250,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock::UnixMillis;
     use crate::format::{BackupName, LineageId, ObjectNonce};
     use crate::revision::ClusterId;
 
@@ -270,6 +327,30 @@ mod tests {
         assert_eq!((chain.reaches, chain.gap), (Revision(12), Some(Gap { first: Revision(13), last: Revision(15) })));
         assert_eq!(to(&lineage, 12).unwrap().gap, None);
         assert_eq!(gaps(&lineage), [Gap { first: Revision(13), last: Revision(15) }]);
+    }
+
+    #[test]
+    fn what_lies_between_two_fulls_is_missing_too() {
+        let lineage = lineage(&[10, 20], &[(11, 12), (21, 30)]);
+        let error = to(&lineage, 15).unwrap_err();
+        assert!(error.to_string().contains("revisions 13 to 19 are missing"), "{error}");
+        let fulls: Vec<_> = seams(&lineage).map(|(_, full)| full).collect();
+        let first = chain_from(&lineage, fulls[0], Some(Revision(20)));
+        assert_eq!((ranges_of(&first), first.reaches), (vec![(11, 12)], Revision(12)));
+        assert_eq!(first.gap, Some(Gap { first: Revision(13), last: Revision(19) }));
+        let second = chain_from(&lineage, fulls[1], None);
+        assert_eq!((ranges_of(&second), second.reaches, second.gap), (vec![(21, 30)], Revision(30), None));
+    }
+
+    #[test]
+    fn windows_are_what_lies_between_gaps() {
+        let span = |window: &Window| (window.first.0, window.last.0, window.from.0 % 1000, window.until.0 % 1000);
+        let spans = |lineage: &Lineage| windows(lineage).iter().map(span).collect::<Vec<_>>();
+        // Fulls 0 to 2, then deltas 3 to 8; the last one marks time.
+        let deltas = [(8, 12), (13, 25), (21, 22), (30, 31), (41, 45), (46, 45)];
+        assert_eq!(spans(&lineage(&[10, 20, 40], &deltas)), [(10, 25, 0, 5), (40, 45, 2, 8)]);
+        assert_eq!(spans(&lineage(&[10], &[])), [(10, 10, 0, 0)]);
+        assert_eq!(spans(&lineage(&[], &[(2, 3)])), []);
     }
 
     #[test]

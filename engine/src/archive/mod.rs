@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 pub use ahead::{DeltaPiece, OpenedDelta, READ_AHEAD_BYTES};
 pub use catalogue::{BackupEntry, Catalogue, Lineage};
-pub use chain::{Chain, ChainTarget, Gap, OnGap, chain_to, gaps};
+pub use chain::{Chain, ChainTarget, Gap, OnGap, Window, chain_from, chain_to, gaps, windows};
 pub use copies::{CopyLimits, CopyWriter, PlainCopies, PlainCopy, UnfinishedCopy};
 pub use delta::SealedDelta;
 pub use keyring::{Keyring, KeyringSource};

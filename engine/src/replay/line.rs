@@ -56,6 +56,18 @@ impl Line {
         Self { reached, by: name, handed: Revision(0), upto, open: None }
     }
 
+    /// A line that is one delta and nothing else: nothing says what came before it.
+    ///
+    /// # Errors
+    /// As [`Line::begin`].
+    pub(super) fn of_delta(name: BackupName, facts: &FooterFacts) -> Result<Self> {
+        let (first, last) = facts.revisions;
+        let reached = (Revision(first.0 - 1), facts.history.0);
+        let mut line = Self { reached, by: name, handed: Revision(0), upto: last, open: None };
+        line.begin(name, facts)?;
+        Ok(line)
+    }
+
     /// The next delta begins.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! calls it, or has heard of a live etcd.
 
 mod append;
+mod check;
 mod deletion;
 mod facts;
 mod image;
@@ -16,6 +17,7 @@ mod records;
 mod rewrite;
 
 pub use append::{Goal, append};
+pub use check::{ChainCheck, CheckedChain, Digests, check_chain, check_delta};
 pub use deletion::last_deletion;
 pub use facts::Learned;
 pub use image::{move_image, move_plain};

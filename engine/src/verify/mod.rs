@@ -6,5 +6,5 @@
 mod plan;
 mod run;
 
-pub use plan::{Scope, VerifyPlan, VerifyRequest, plan_verify};
+pub use plan::{LineagePlan, Scope, VerifyPlan, VerifyRequest, plan_verify};
 pub use run::{Verdict, Verified, VerifySummary, run_verify};

@@ -1,15 +1,19 @@
 //! Which backups will be verified.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::archive::{Archive, BackupEntry, ReadLimits, Selection, select};
+use crate::archive::{
+    Archive, BackupEntry, Catalogue, Chain, ChainTarget, Lineage, OnGap, ReadLimits, Selection, chain_from, chain_to,
+    select, select_lineage,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::NameKind;
 
 /// Which backups.
 #[derive(Debug, Clone)]
 pub enum Scope {
-    /// The one that a restore with this selection would take.
+    /// What a restore of the newest moment of this selection would read.
     One(Selection),
     /// Every one of every lineage.
     All,
@@ -36,32 +40,99 @@ pub struct VerifyRequest {
 /// What will be verified.
 #[derive(Debug, Clone)]
 pub struct VerifyPlan {
-    /// The fulls, oldest first.
-    pub fulls: Vec<BackupEntry>,
-    /// Deltas in the scope that are left out.
-    pub deltas_left_out: usize,
+    /// What is verified together, the lineage that was written last at the end.
+    pub lineages: Vec<LineagePlan>,
     pub(super) on_failure: OnFailure,
     pub(super) scratch_dir: PathBuf,
     pub(super) limits: ReadLimits,
 }
 
+/// What will be verified of one lineage.
+#[derive(Debug, Clone)]
+pub struct LineagePlan {
+    /// Each full with the deltas that lead to the next one, in order of revisions.
+    pub chains: Vec<Chain>,
+    /// Objects that none of these has: others have their records, they lead nowhere, or they have none.
+    pub besides: Vec<BackupEntry>,
+}
+
+impl LineagePlan {
+    fn objects(&self) -> usize {
+        self.chains.iter().map(|chain| 1 + chain.deltas.len()).sum::<usize>() + self.besides.len()
+    }
+}
+
+impl VerifyPlan {
+    /// The objects that will be read.
+    pub fn objects(&self) -> usize {
+        self.lineages.iter().map(LineagePlan::objects).sum()
+    }
+}
+
 /// Plans to verify: one LIST for each 1,000 objects.
 ///
 /// # Errors
-/// Those of listing and selecting; `NotFound` where there is no full.
+/// Those of listing and selecting; `NotFound` where there is no full; `Refused` where revisions are missing before the
+/// newest moment of one history.
 pub async fn plan_verify(archive: &Archive, request: VerifyRequest) -> Result<VerifyPlan> {
     let catalogue = archive.catalogue().await?;
     let VerifyRequest { scope, scratch_dir, limits } = request;
-    let (mut entries, on_failure) = match scope {
-        Scope::One(selection) => (vec![select(&catalogue, &selection)?.clone()], OnFailure::Stop),
-        Scope::All => (catalogue.newest_first().into_iter().cloned().collect(), OnFailure::GoOn),
+    let (lineages, on_failure) = match &scope {
+        Scope::One(selection) => (vec![newest(&catalogue, selection)?], OnFailure::Stop),
+        Scope::All => {
+            let mut lineages: Vec<_> = catalogue.lineages.values().collect();
+            lineages.sort_unstable_by_key(|lineage| (lineage.last_written(), lineage.id));
+            (lineages.into_iter().map(whole).collect(), OnFailure::GoOn)
+        }
     };
-    entries.reverse();
-    let (fulls, deltas): (Vec<_>, Vec<_>) =
-        entries.into_iter().partition(|entry| matches!(entry.name.kind, NameKind::Full { .. }));
-    if fulls.is_empty() {
+    if lineages.iter().all(|lineage| lineage.chains.is_empty()) {
         return Err(Error::new(ErrorKind::NotFound, "the archive holds no full backup")
             .hint("check --store-container and --store-prefix; `etcdbr list` shows what is there"));
     }
-    Ok(VerifyPlan { fulls, deltas_left_out: deltas.len(), on_failure, scratch_dir, limits })
+    Ok(VerifyPlan { lineages, on_failure, scratch_dir, limits })
+}
+
+/// What a restore of the newest moment would read.
+fn newest(catalogue: &Catalogue, selection: &Selection) -> Result<LineagePlan> {
+    let mut chain = match selection {
+        Selection::Backup(_) => {
+            let full = select(catalogue, selection)?;
+            let alone = Lineage { id: full.name.lineage, backups: vec![full.clone()] };
+            chain_from(&alone, full, None)
+        }
+        Selection::Latest | Selection::Lineage(_) => {
+            chain_to(select_lineage(catalogue, selection)?, ChainTarget::Newest, OnGap::Refuse)?
+        }
+    };
+    let besides = std::mem::take(&mut chain.marks);
+    Ok(LineagePlan { chains: vec![chain], besides })
+}
+
+/// All of a lineage.
+fn whole(lineage: &Lineage) -> LineagePlan {
+    let chains = chains_of(lineage);
+    let read: BTreeSet<_> = chains.iter().flat_map(|chain| &chain.deltas).map(|delta| delta.name).collect();
+    let is_beside =
+        |entry: &&BackupEntry| matches!(entry.name.kind, NameKind::Delta { .. }) && !read.contains(&entry.name);
+    let besides = lineage.backups.iter().filter(is_beside).cloned().collect();
+    LineagePlan { chains, besides }
+}
+
+/// Each full with the deltas that lead to the next one.
+fn chains_of(lineage: &Lineage) -> Vec<Chain> {
+    let seam = |kind: NameKind| if let NameKind::Full { seam } = kind { Some(seam) } else { None };
+    let mut fulls: Vec<_> = lineage.backups.iter().filter_map(|entry| Some((seam(entry.name.kind)?, entry))).collect();
+    fulls.sort_unstable_by_key(|(seam, entry)| (*seam, entry.name));
+    let goals = fulls.iter().skip(1).map(|(seam, _)| Some(*seam)).chain([None]);
+    let chain = |full, goal| Chain { marks: Vec::new(), ..chain_from(lineage, full, goal) };
+    fulls.iter().zip(goals).map(|((_, full), goal)| chain(full, goal)).collect()
+}
+
+/// `chain` as it can be put together from `catalogue`; `None` where its full is gone, or nothing is other than it was.
+pub(super) fn again(catalogue: &Catalogue, chain: &Chain) -> Option<Chain> {
+    let lineage = catalogue.lineages.get(&chain.full.name.lineage)?;
+    let full = lineage.backups.iter().find(|entry| entry.name == chain.full.name)?;
+    let goal = chain.gap.map_or(chain.reaches, |gap| gap.last.next());
+    let found = Chain { marks: Vec::new(), ..chain_from(lineage, full, Some(goal)) };
+    (found != *chain).then_some(found)
 }
