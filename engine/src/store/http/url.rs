@@ -42,6 +42,11 @@ impl Location {
                 Err(Error::new(ErrorKind::Invalid, format!("a snapshot cannot be read by {scheme}://"))
                     .hint("give a file, or an http(s):// URL; `aws s3 presign` or `etcdbr presign` make one"))
             }
+            // A slip of the pen must not show a signature as if it were part of a file's name.
+            _ if looks_signed(text) => {
+                Err(Error::new(ErrorKind::Invalid, "it looks like a URL, but does not begin with http:// or https://")
+                    .hint("give the URL whole"))
+            }
             _ => Ok(Self::File(text.into())),
         }
     }
@@ -160,6 +165,11 @@ impl fmt::Debug for SourceUrl {
     }
 }
 
+/// Whether a query with a signature is in `text`.
+fn looks_signed(text: &str) -> bool {
+    text.split_once('?').is_some_and(|(_, query)| query.contains("Signature=") || query.contains("sig="))
+}
+
 /// `20260102T030405Z`, in milliseconds.
 fn compact_time(text: &str) -> Option<i64> {
     let parsed = jiff::fmt::strtime::parse("%Y%m%dT%H%M%SZ", text).ok()?.to_datetime().ok()?;
@@ -184,7 +194,16 @@ mod tests {
         assert_eq!(Location::parse("file:///a/b%20c.db").unwrap(), Location::File("/a/b c.db".into()));
         assert_eq!(Location::parse("file://localhost/a").unwrap(), Location::File("/a".into()));
         assert!(matches!(Location::parse("HTTPS://host/k").unwrap(), Location::Url(_)));
-        for bad in ["", "s3://bucket/key", "file://host/a", "http://", "https://u:hunter22@host/k", "http://a b/"] {
+        for bad in [
+            "",
+            "s3://bucket/key",
+            "file://host/a",
+            "http://",
+            "https://u:hunter22@host/k",
+            "http://a b/",
+            "https:/host/k?X-Amz-Signature=hunter22",
+            "host/k?sig=hunter22",
+        ] {
             let error = Location::parse(bad).unwrap_err();
             assert!(error.kind() == ErrorKind::Invalid && !format!("{error:?}").contains("hunter22"), "{bad}: {error}");
         }
