@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use etcdbr_engine::archive::ReadLimits;
-use etcdbr_engine::datadir::{AuthState, Member, MembershipRequest, RevisionBump, StageOptions};
+use etcdbr_engine::datadir::{AuthState, DirectIo, Member, MembershipRequest, RevisionBump, StageOptions};
 use etcdbr_engine::replay::Thoroughness;
 use etcdbr_engine::restore::{
     Purpose, RestorePlan, RestoreRequest, RestoreSource, RestoreSummary, Restored, plan_plain_restore, plan_restore,
@@ -248,6 +248,9 @@ fn summary_text(summary: &RestoreSummary) -> String {
         );
     }
     out += &proof::text(&summary.proof);
+    if summary.facts.direct_io == DirectIo::Unavailable {
+        out += "  written through the page cache: this file system has no direct I/O, which is faster\n";
+    }
     if facts.leases + facts.missing_leases > 0 {
         out += &format!("  {} leases: each counts its full TTL again from the start of etcd\n", facts.leases);
     }
@@ -297,6 +300,7 @@ fn summary_document(summary: &RestoreSummary) -> Value {
         "backup_revision": facts.revision.0,
         "compact_revision": summary.facts.compact_revision.map(|revision| revision.0),
         "db_bytes": summary.facts.db_bytes,
+        "direct_io": summary.facts.direct_io == DirectIo::Used,
         "leases": facts.leases,
         "granted_leases": summary.facts.assumed_leases,
         "authentication": facts.auth == AuthState::Enabled,

@@ -23,6 +23,8 @@ use crate::store::{ByteRange, ETag, ObjectStore};
 const SUFFIX_BYTES: u64 = 64 << 10;
 /// An object up to this size is fetched by a single GET where its size is known.
 pub(super) const WHOLE_BYTES: u64 = 4 << 20;
+/// Chunks that were given out and come back into use.
+const CHUNKS_ELSEWHERE: usize = 8;
 /// The first read from the front: headers of today fit, and no valid object is shorter.
 const HEADER_GUESS_BYTES: u64 = 256;
 
@@ -196,7 +198,7 @@ impl BackupReader {
     ///
     /// The caller holds the whole against `plain_bytes` and `plain_sha256` of the footer.
     pub fn chunks(&self, limits: ReadLimits) -> impl Stream<Item = Result<(Buffer, u32)>> + Send + use<> {
-        let pool = Pool::new(self.header.chunk_bytes as usize, limits.threads + 1);
+        let pool = Pool::new(self.header.chunk_bytes as usize, limits.threads + CHUNKS_ELSEWHERE);
         let frame_opener = self.frame_opener();
         stream::iter(self.runs(self.footer.chunks.len(), limits.read_bytes))
             .map(FrameRun::read)

@@ -5,6 +5,7 @@
 //! itself stays where it is.
 
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use memmap2::{Advice, Mmap};
 
@@ -25,6 +26,9 @@ pub(super) const COMPACTIONS: [&[u8]; 2] = [b"scheduledCompactRev", FINISHED];
 const FINISHED: &[u8] = b"finishedCompactRev";
 /// Bytes of records between two calls of an [`Attention`].
 const ATTENTION_BYTES: u64 = 4 << 20;
+
+/// What the kernel is asked to read at once.
+const READ_AHEAD_BYTES: usize = 8 << 20;
 
 /// What takes the bytes of an image, in file order.
 pub trait TakesImage {
@@ -145,8 +149,32 @@ impl Image {
         point: Option<HashPoint>,
         attention: &mut Attention<'_>,
     ) -> Result<Examined> {
-        // Pages lie in no order that the kernel could guess: it may read all of them ahead.
-        let _ = self.map.advise(Advice::WillNeed);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.read_ahead(&done));
+            let examined = self.examine_now(scrutiny, point, attention);
+            done.store(true, Ordering::Relaxed);
+            examined
+        })
+    }
+
+    /// Has the kernel read the file into memory, front to back, until `done`: pages lie in no order that it could guess,
+    /// and one at a time they would be waited for one at a time.
+    fn read_ahead(&self, done: &AtomicBool) {
+        for start in (0..self.map.len()).step_by(READ_AHEAD_BYTES) {
+            let bytes = READ_AHEAD_BYTES.min(self.map.len() - start);
+            if done.load(Ordering::Relaxed) || self.map.advise_range(Advice::WillNeed, start, bytes).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn examine_now(
+        &self,
+        scrutiny: Scrutiny,
+        point: Option<HashPoint>,
+        attention: &mut Attention<'_>,
+    ) -> Result<Examined> {
         let file = self.tree()?;
         known_buckets(&file)?;
         let mut reading = Reading::begin(&file, point)?;

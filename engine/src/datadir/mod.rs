@@ -30,6 +30,7 @@ mod snap;
 mod space;
 mod stage;
 mod tally;
+mod uncached;
 mod wal;
 
 #[cfg(test)]
@@ -52,4 +53,5 @@ pub use scratch::Scratch;
 pub use snap::{SnapFile, read_snap};
 pub use stage::{Preallocate, StageOptions, StagedDataDir};
 pub use tally::Tally;
+pub use uncached::DirectIo;
 pub use wal::{SEGMENT_BYTES as WAL_BYTES, WalContent, WalEntry, read_wal};

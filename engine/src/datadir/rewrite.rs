@@ -19,6 +19,7 @@ use super::lease::LeaseChanges;
 use super::membership::Membership;
 use super::mvcc::revision_key;
 use super::pages::Pages;
+use super::uncached::{DirectIo, UncachedFile};
 use super::wal::TERM;
 use crate::bbolt::{BoltFile, Extension};
 use crate::error::{Error, ErrorKind, Result};
@@ -86,6 +87,8 @@ pub struct DatabaseFacts {
     pub db_bytes: u64,
     /// Bytes of it that were written, the image included.
     pub written_bytes: u64,
+    /// How the image was written.
+    pub direct_io: DirectIo,
 }
 
 /// Makes `image`, which is what `db` at `path` holds, that of a new cluster of `membership`.
@@ -95,7 +98,7 @@ pub struct DatabaseFacts {
 /// # Errors
 /// `Damaged` where the image does not parse; `Local` where the file system refuses.
 pub(super) fn rewrite(
-    (db, path): (&File, &Path),
+    (written, path): (&UncachedFile, &Path),
     image: &Image,
     examined: Examined,
     (membership, ending): (&Membership, &Ending),
@@ -103,6 +106,7 @@ pub(super) fn rewrite(
 ) -> Result<DatabaseFacts> {
     let bumped = ending.bump.map(|bump| bump.from(examined.facts.revision)).transpose()?;
     let scheduled = bumped.or(ending.compact.filter(|compact| Some(*compact) > examined.facts.compact_floor));
+    let db = written.file();
     let file = image.tree()?;
     let used_bytes = file.used_bytes();
     let mut out = BufWriter::with_capacity(WRITE_BUFFER_BYTES, Pages { db, path });
@@ -126,8 +130,8 @@ pub(super) fn rewrite(
     sync(db, path, durability)?;
     let mut written_bytes = extended.written_bytes;
     for (offset, meta) in &extended.metas {
-        let written = operation("write", path, || db.write_all_at(meta, *offset));
-        written.map_err(|error| local("write the meta pages of the database", error))?;
+        operation("write", path, || db.write_all_at(meta, *offset))
+            .map_err(|error| local("write the meta pages of the database", error))?;
         written_bytes += meta.len() as u64;
     }
     sync(db, path, durability)?;
@@ -138,6 +142,7 @@ pub(super) fn rewrite(
         assumed_leases,
         db_bytes: used_bytes + extended.written_bytes,
         written_bytes,
+        direct_io: written.direct_io(),
     })
 }
 

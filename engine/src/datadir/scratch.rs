@@ -3,7 +3,7 @@
 //! It holds the image in the clear for as long as it is open; nobody else can open it by a name.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,16 @@ use rustix::io::Errno;
 use super::disk::attempt;
 use super::image::{Image, TakesImage};
 use super::space::check_space;
+use super::uncached::UncachedFile;
 use crate::clock::random_bytes;
 use crate::error::Result;
+
+const WRITE: &str = "write the scratch file in";
 
 /// A file that takes an image and goes with the process.
 #[derive(Debug)]
 pub struct Scratch {
-    file: File,
+    file: UncachedFile,
     dir: PathBuf,
 }
 
@@ -31,17 +34,17 @@ impl Scratch {
     pub fn create(dir: &Path, needed_bytes: u64) -> Result<Self> {
         check_space(dir, needed_bytes, "--scratch-dir")?;
         let file = attempt("create a scratch file in", dir, || nameless(dir))?;
-        Ok(Self { file, dir: dir.to_owned() })
+        Ok(Self { file: UncachedFile::new(file), dir: dir.to_owned() })
     }
 }
 
 impl TakesImage for Scratch {
     fn write_image(&mut self, bytes: &[u8]) -> Result<()> {
-        attempt("write the scratch file in", &self.dir, || self.file.write_all(bytes))
+        self.file.write(WRITE, &self.dir, bytes)
     }
 
     fn image(&mut self) -> Result<Image> {
-        Image::open(&self.file)
+        Image::open(self.file.finish(WRITE, &self.dir)?)
     }
 }
 
@@ -64,6 +67,7 @@ fn unnamed_at_once(dir: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::os::unix::fs::MetadataExt;
 
     use super::*;

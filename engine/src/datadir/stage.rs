@@ -15,6 +15,7 @@ use super::membership::Membership;
 use super::place::Place;
 use super::rewrite::{Ending, rewrite};
 use super::scratch::Scratch;
+use super::uncached::UncachedFile;
 use super::{snap, wal};
 use crate::error::Result;
 
@@ -40,7 +41,7 @@ pub struct StageOptions {
 /// A data directory that takes its image. Dropped, it leaves nothing behind.
 #[derive(Debug)]
 pub struct StagedDataDir {
-    db: File,
+    db: UncachedFile,
     written_bytes: u64,
     options: StageOptions,
     place: Place,
@@ -60,7 +61,7 @@ impl StagedDataDir {
         for dir in [place.member_dir(), snap_dir(&place), wal_dir(&place)] {
             attempt("create", &dir, || DirBuilder::new().mode(0o700).create(&dir))?;
         }
-        let db = create_file(&db_path(&place))?;
+        let db = UncachedFile::new(create_file(&db_path(&place))?);
         Ok(Self { db, written_bytes: 0, options, place })
     }
 
@@ -87,7 +88,8 @@ impl StagedDataDir {
         image: &Image,
         fill: impl FnOnce(&mut Composition<'_>) -> Result<(T, Remainder)>,
     ) -> Result<T> {
-        let (filled, written_bytes) = compose((&self.db, &db_path(&self.place)), image, fill)?;
+        let path = db_path(&self.place);
+        let (filled, written_bytes) = compose((self.db.finish("write", &path)?, &path), image, fill)?;
         self.written_bytes += written_bytes;
         Ok(filled)
     }
@@ -97,7 +99,8 @@ impl StagedDataDir {
     /// # Errors
     /// Those of `change`; `Local` where the disk is full or refuses.
     pub fn grow<T>(&mut self, image: &Image, change: impl FnOnce(&mut Growth<'_>) -> Result<T>) -> Result<T> {
-        let (changed, written_bytes) = grow((&self.db, &db_path(&self.place)), image, change)?;
+        let path = db_path(&self.place);
+        let (changed, written_bytes) = grow((self.db.finish("write", &path)?, &path), image, change)?;
         self.written_bytes += written_bytes;
         Ok(changed)
     }
@@ -143,7 +146,7 @@ impl StagedDataDir {
 
 impl TakesImage for StagedDataDir {
     fn write_image(&mut self, bytes: &[u8]) -> Result<()> {
-        attempt("write", &db_path(&self.place), || self.db.write_all(bytes))?;
+        self.db.write("write", &db_path(&self.place), bytes)?;
         self.written_bytes += bytes.len() as u64;
         Ok(())
     }
@@ -151,10 +154,11 @@ impl TakesImage for StagedDataDir {
     /// Whatever follows the database is cut off: a file that was copied from a data directory is longer than it is used.
     fn image(&mut self) -> Result<Image> {
         let path = db_path(&self.place);
-        let used_bytes = Image::open(&self.db).and_then(|image| Ok(image.tree()?.used_bytes()));
+        let db = self.db.finish("write", &path)?;
+        let used_bytes = Image::open(db).and_then(|image| Ok(image.tree()?.used_bytes()));
         let used_bytes = used_bytes.map_err(|error| error.about(path.display()))?;
-        attempt("cut", &path, || self.db.set_len(used_bytes))?;
-        Image::open(&self.db).map_err(|error| error.about(path.display()))
+        attempt("cut", &path, || db.set_len(used_bytes))?;
+        Image::open(db).map_err(|error| error.about(path.display()))
     }
 }
 

@@ -20,6 +20,8 @@ use crate::run::blocking;
 const PIECE_BYTES: u64 = 4 << 20;
 /// Pieces read ahead of their reader.
 const PIECES_AHEAD: usize = 2;
+/// Pieces that were given out and come back into use.
+const PIECES_ELSEWHERE: usize = 8;
 /// Enough to tell what it is.
 const HEAD_BYTES: u64 = 64 << 10;
 
@@ -90,7 +92,7 @@ impl SnapshotFile {
     /// All bytes, in order.
     pub(super) fn into_pieces(self) -> BoxStream<'static, Result<Bytes>> {
         let file = Arc::new(self);
-        let pool = Pool::new(PIECE_BYTES as usize, PIECES_AHEAD + 1);
+        let pool = Pool::new(PIECE_BYTES as usize, PIECES_AHEAD + PIECES_ELSEWHERE);
         let last = file.clone();
         let starts = (0..file.opened.bytes).step_by(PIECE_BYTES as usize);
         let pieces = stream::iter(starts)

@@ -1,8 +1,9 @@
 //! An image, from where it is kept to whatever takes it.
 //!
 //! ```text
-//! archive: parallel GETs -> frames -> opened on all cores, in order -> (channel) -> one thread: SHA-256, file
+//! archive: parallel GETs -> frames -> opened on all cores, in order -> (channel) -> a thread: SHA-256
 //! plain snapshot: file, or parallel GETs -> in order ----------------> (channel) -> the same
+//!                                                                      (channel) -> a thread: file
 //! ```
 
 use futures::{Stream, TryStreamExt, stream};
@@ -16,7 +17,7 @@ use crate::foreign::{HashCheck, PlainSnapshot};
 use crate::monitor::{Event, Phase};
 use crate::run::{RunContext, blocking};
 
-/// Opened chunks that wait for the file.
+/// Chunks that wait for their SHA-256, and for the file.
 const WAITING_CHUNKS: usize = 2;
 
 /// Writes the image of `reader`'s backup into `taker`, and holds it against the footer's length and SHA-256. It is told
@@ -82,21 +83,25 @@ async fn pour<T: TakesImage + Send + 'static, C: AsRef<[u8]> + Send + 'static>(
     context: &RunContext,
 ) -> Result<(T, u64, [u8; 32])> {
     context.monitor.tell(Event::Begin { phase, total_bytes });
-    let (to_file, waiting) = mpsc::channel(WAITING_CHUNKS);
-    let writing = tokio::spawn(blocking(move || write_chunks(taker, waiting)));
-    let fed = context.unless_stopped(feed(chunks, to_file, context)).await;
-    // The thread has ended, or will: its channel is closed. Its error is the cause where both sides have one.
-    let written = writing.await.map_err(|error| {
-        Error::new(ErrorKind::Internal, "the thread that writes the image ended by itself").caused_by(error)
-    })?;
-    let written = written?;
+    let (to_digest, fed_chunks) = mpsc::channel(WAITING_CHUNKS);
+    let (to_file, digested) = mpsc::channel(WAITING_CHUNKS);
+    let digesting = tokio::spawn(blocking(move || Ok(digest_chunks(fed_chunks, &to_file))));
+    let writing = tokio::spawn(blocking(move || write_chunks(taker, digested)));
+    let fed = context.unless_stopped(feed(chunks, to_digest, context)).await;
+    // The threads have ended, or will: their channels are closed. The file's error is the cause where there are several.
+    let lost =
+        |error| Error::new(ErrorKind::Internal, "a thread that takes the image ended by itself").caused_by(error);
+    let taker = writing.await.map_err(lost)?;
+    let digested = digesting.await.map_err(lost)?;
+    let taker = taker?;
     fed?;
-    Ok(written)
+    let (plain_bytes, sha256) = digested?;
+    Ok((taker, plain_bytes, sha256))
 }
 
 async fn feed<C: AsRef<[u8]>>(
     chunks: impl Stream<Item = Result<(C, u64)>>,
-    to_file: mpsc::Sender<C>,
+    to_digest: mpsc::Sender<C>,
     context: &RunContext,
 ) -> Result<()> {
     let mut chunks = std::pin::pin!(chunks);
@@ -104,7 +109,7 @@ async fn feed<C: AsRef<[u8]>>(
     while let Some((chunk, chunk_stored_bytes)) = chunks.try_next().await? {
         plain_bytes += chunk.as_ref().len() as u64;
         stored_bytes += chunk_stored_bytes;
-        if to_file.send(chunk).await.is_err() {
+        if to_digest.send(chunk).await.is_err() {
             return Err(Error::new(ErrorKind::Internal, "the image is not being written any more"));
         }
         context.monitor.tell(Event::Progress { plain_bytes, stored_bytes });
@@ -112,17 +117,23 @@ async fn feed<C: AsRef<[u8]>>(
     Ok(())
 }
 
-fn write_chunks<T: TakesImage, C: AsRef<[u8]>>(
-    mut taker: T,
-    mut chunks: mpsc::Receiver<C>,
-) -> Result<(T, u64, [u8; 32])> {
+/// Hashes chunks and passes them on, until there are no more or nobody takes them.
+fn digest_chunks<C: AsRef<[u8]>>(mut chunks: mpsc::Receiver<C>, to_file: &mpsc::Sender<C>) -> (u64, [u8; 32]) {
     let mut sha256 = Sha256::new();
     let mut plain_bytes = 0;
     while let Some(chunk) = chunks.blocking_recv() {
-        let chunk = chunk.as_ref();
-        sha256.update(chunk);
-        taker.write_image(chunk)?;
-        plain_bytes += chunk.len() as u64;
+        sha256.update(chunk.as_ref());
+        plain_bytes += chunk.as_ref().len() as u64;
+        if to_file.blocking_send(chunk).is_err() {
+            break;
+        }
     }
-    Ok((taker, plain_bytes, sha256.finalize().into()))
+    (plain_bytes, sha256.finalize().into())
+}
+
+fn write_chunks<T: TakesImage, C: AsRef<[u8]>>(mut taker: T, mut chunks: mpsc::Receiver<C>) -> Result<T> {
+    while let Some(chunk) = chunks.blocking_recv() {
+        taker.write_image(chunk.as_ref())?;
+    }
+    Ok(taker)
 }

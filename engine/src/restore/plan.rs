@@ -167,10 +167,11 @@ impl RestorePlan {
         match &self.source {
             RestoreSource::Point(point) => {
                 let chunk_bytes = u64::from(point.reader().header().chunk_bytes);
-                reads + chunk_bytes * 2 * (self.limits.threads as u64 + 2) + point.replay_bytes()
+                // Those that are opened, and on their way to the file: in two queues, at two threads, in its own block.
+                reads + chunk_bytes * (self.limits.threads as u64 + 8) + point.replay_bytes()
             }
             // What waits for the file comes on top of what is read.
-            RestoreSource::Plain(_) => reads + 3 * self.limits.read_bytes,
+            RestoreSource::Plain(_) => reads + 8 * self.limits.read_bytes,
         }
     }
 }
