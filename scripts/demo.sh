@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The whole way on one page: a real etcd, an encrypted full backup into a local archive, the etcd destroyed, a restore,
-# and the proof that the new etcd holds what the old one held. ETCDBR_BIN=/path names a binary that is already built.
+# The whole way on one page: a real etcd and a sidecar that captures it, encrypted, into a local archive; a mistake, then a
+# crash; the last write restored, then the moment before the mistake; and each time the proof that the new etcd holds what
+# the old one held. ETCDBR_BIN=/path names a binary that is already built.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -10,6 +11,7 @@ objects=5000
 for name in $(compgen -e | grep -E '^(ETCD|ETCDCTL|ETCDBR)_' | grep -vx ETCDBR_BIN); do unset "$name"; done
 work=$(mktemp -d "${TMPDIR:-/tmp}/etcdbr-demo-XXXXXX")
 etcd_pid=
+sidecar_pid=
 
 say() { printf '%s\n' "$*"; }
 fail() {
@@ -19,14 +21,24 @@ fail() {
 
 stop_etcd() {
     [ -n "$etcd_pid" ] || return 0
-    kill "$etcd_pid" 2>/dev/null || true
+    kill "-${1:-TERM}" "$etcd_pid" 2>/dev/null || true
     wait "$etcd_pid" 2>/dev/null || true
     etcd_pid=
+}
+
+stop_sidecar() {
+    [ -n "$sidecar_pid" ] || return 0
+    local code=0
+    kill "$sidecar_pid" 2>/dev/null || true
+    wait "$sidecar_pid" || code=$?
+    sidecar_pid=
+    return "$code"
 }
 
 finish() {
     local code=$?
     trap - EXIT
+    stop_sidecar || true
     stop_etcd
     if [ "$code" != 0 ]; then
         for log in "$work"/*.log; do
@@ -90,6 +102,7 @@ start_etcd() {
     fail "etcd does not serve"
 }
 
+keyspace() { python3 "$here/demo_keyspace.py" "$1" "$client" "${@:2}"; }
 etcdctl() { "$etcd_dir/etcdctl" --endpoints "$client" --dial-timeout 1s "$@"; }
 hash_kv() {
     etcdctl endpoint hashkv --write-out json |
@@ -113,45 +126,86 @@ say "1. start etcd $etcd_version at $client"
 start_etcd "$work/source" "$work/etcd.log"
 
 start=$(now)
-read -r leased leases < <(python3 "$here/demo_keyspace.py" fill "$client" "$objects") || fail "etcd took no objects"
+read -r leased leases < <(keyspace fill "$objects") || fail "etcd took no objects"
 say "2. write $objects objects, $leased of them on $leases leases, overwrite and delete some ($(since "$start"))"
-read -r keys revision digest < <(python3 "$here/demo_keyspace.py" digest "$client") || fail "the keys cannot be read"
-hash=$(hash_kv)
-db_size=$(size "$work/source/member/snap/db")
 
-say "3. etcdbr keygen, etcdbr snapshot --once: encrypted, into $archive"
+say "3. etcdbr keygen; etcdbr snapshot beside it: a full, then every revision; all encrypted, into $archive"
 mkdir -p "$archive"
 "$etcdbr" keygen --key-file "$key" >"$work/keygen.log" 2>&1 || fail "keygen failed"
-start=$(now)
-"$etcdbr" snapshot --once --endpoints "$client" "${store[@]}" >"$work/snapshot.log" 2>&1 || fail "the backup failed"
-backup_time=$(since "$start")
-if grep -rqa '/registry/' "$archive"; then fail "plaintext was found in the encrypted archive"; fi
+keyspace edit 600 &
+edits_pid=$!
+"$etcdbr" snapshot --endpoints "$client" --delta-snapshot-period 500ms --output json "${store[@]}" \
+    >"$work/sidecar.out" 2>"$work/sidecar.log" &
+sidecar_pid=$!
+wait "$edits_pid" || fail "etcd took no edits"
 
-say "4. stop etcd and destroy its data directory"
-stop_etcd
+# Waits until the sidecar says that everything up to revision $1 is in the archive.
+until_durable() {
+    local tries
+    for ((tries = 0; tries < 300; tries++)); do
+        kill -0 "$sidecar_pid" 2>/dev/null || fail "the sidecar ended by itself"
+        if python3 -c '
+import json, sys
+lines = [json.loads(line) for line in sys.stdin if line.endswith("}\n")]
+sys.exit(not any(line.get("durable_revision", 0) >= int(sys.argv[1]) for line in lines))' "$1" <"$work/sidecar.log"; then
+            return
+        fi
+        sleep 0.1
+    done
+    fail "revision $1 is not durable"
+}
+
+read -r good_keys good_revision good_digest < <(keyspace digest) || fail "the keys cannot be read"
+good_hash=$(hash_kv)
+until_durable "$good_revision"
+moment=$(date -u +%Y-%m-%dT%H:%M:%S.%3NZ)
+say "   600 more writes during and after the full: revision $good_revision is in the archive at $moment"
+
+secrets=$(keyspace forget) || fail "etcd does not forget"
+read -r keys revision digest < <(keyspace digest) || fail "the keys cannot be read"
+hash=$(hash_kv)
+until_durable "$revision"
+db_size=$(size "$work/source/member/snap/db")
+say "4. a mistake deletes all $secrets secrets; one last write; kill -9 etcd, destroy its data directory"
+stop_etcd KILL
 rm -rf "$work/source"
+stop_sidecar || fail "the sidecar did not end well"
+if grep -rqa '/registry/' "$archive"; then fail "plaintext was found in the encrypted archive"; fi
 
 say "5. etcdbr list"
 "$etcdbr" list "${store[@]}" 2>"$work/list.log" | sed 's/^/     /' || fail "the list failed"
 
-say "6. etcdbr restore --data-dir $work/restored"
-start=$(now)
-"$etcdbr" restore --data-dir "$work/restored" "${store[@]}" --name demo --initial-cluster "demo=$peer" \
-    --initial-advertise-peer-urls "$peer" >"$work/restore.log" 2>&1 || fail "the restore failed"
-restore_time=$(since "$start")
+# restore_and_start NAME FLAGS...: into a directory of that name.
+restore_and_start() {
+    local start
+    start=$(now)
+    "$etcdbr" restore --data-dir "$work/$1" "${store[@]}" --name demo --initial-cluster "demo=$peer" \
+        --initial-advertise-peer-urls "$peer" "${@:2}" >"$work/restore-$1.log" 2>&1 || fail "the restore failed"
+    restore_time=$(since "$start")
+    start_etcd "$work/$1" "$work/etcd-$1.log"
+}
 
-say "7. start etcd on the restored directory and compare"
-start_etcd "$work/restored" "$work/etcd-restored.log"
-read -r new_keys new_revision new_digest < <(python3 "$here/demo_keyspace.py" digest "$client") ||
-    fail "the restored keys cannot be read"
-new_hash=$(hash_kv)
-new_leases=$(etcdctl lease list | grep -cE '^[0-9a-f]+$' || true)
+# same KEYS REVISION DIGEST HASH: what runs holds exactly that.
+same() {
+    local found new_hash new_leases
+    found=$(keyspace digest) || fail "the restored keys cannot be read"
+    [ "$found" = "$1 $2 $3" ] || fail "the keys differ: $1 at revision $2 ($3), restored $found"
+    new_hash=$(hash_kv)
+    [ "$new_hash" = "$4" ] || fail "HashKV differs: $4, restored $new_hash"
+    new_leases=$(etcdctl lease list | grep -cE '^[0-9a-f]+$' || true)
+    [ "$leases" = "$new_leases" ] || fail "the leases differ: $leases, restored $new_leases"
+    say "   equal: $1 keys (values, revisions, versions, leases), revision $2, $leases leases, HashKV $4 ($restore_time)"
+}
 
-[ "$keys $revision $digest" = "$new_keys $new_revision $new_digest" ] ||
-    fail "the keys differ: $keys at revision $revision ($digest), restored $new_keys at $new_revision ($new_digest)"
-[ "$hash" = "$new_hash" ] || fail "HashKV differs: $hash, restored $new_hash"
-[ "$leases" = "$new_leases" ] || fail "the leases differ: $leases, restored $new_leases"
+say "6. etcdbr restore: the last write before the crash is back"
+restore_and_start restored
+[ "$(etcdctl get --print-value-only /registry/last)" = "the last write before the crash" ] || fail "the last write is lost"
+same "$keys" "$revision" "$digest" "$hash"
+stop_etcd
+
+say "7. etcdbr restore --at $moment: the moment before the mistake, secrets and all"
+restore_and_start earlier --at "$moment"
+same "$good_keys" "$good_revision" "$good_digest" "$good_hash"
 
 say
-say "   equal: $keys keys (values, revisions, versions, leases), revision $revision, $leases leases, HashKV $hash"
-say "   backup $backup_time, restore $restore_time; database $db_size, encrypted archive $(size "$archive")"
+say "   database $db_size, encrypted archive $(size "$archive"), full and deltas"

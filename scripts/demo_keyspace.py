@@ -1,6 +1,8 @@
 """Fills an etcd with objects shaped like those of Kubernetes, and tells what an etcd holds, by its JSON gateway.
 
     demo_keyspace.py fill URL COUNT     writes COUNT objects, prints how many keys hang on a lease
+    demo_keyspace.py edit URL COUNT     writes COUNT of them again, one revision each
+    demo_keyspace.py forget URL         deletes all secrets, then writes one last key; prints how many secrets there were
     demo_keyspace.py digest URL         prints "KEYS REVISION SHA256" over all keys, values, revisions and leases
 """
 
@@ -58,6 +60,19 @@ def fill(url, count):
     print(sum("lease" in p["requestPut"] for p in puts), len(leases))
 
 
+def edit(url, count):
+    dice = random.Random(2)
+    for i in range(count):
+        # Neither a lease nor an event: those that no lease can take away.
+        call(url, "/v3/kv/put", put(i * len(KINDS) + i % 4, dice, ())["requestPut"])
+
+
+def forget(url):
+    secrets = {"key": text("/registry/secrets/"), "range_end": text("/registry/secrets0")}
+    print(call(url, "/v3/kv/deleterange", secrets)["deleted"])
+    call(url, "/v3/kv/put", {"key": text("/registry/last"), "value": text("the last write before the crash")})
+
+
 def digest(url):
     hasher = hashlib.sha256()
     start, keys, revision = "\0", 0, 0
@@ -75,7 +90,5 @@ def digest(url):
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "fill":
-        fill(sys.argv[2], int(sys.argv[3]))
-    else:
-        digest(sys.argv[2])
+    command, arguments = {"fill": fill, "edit": edit, "forget": forget, "digest": digest}[sys.argv[1]], sys.argv[3:]
+    command(sys.argv[2], *map(int, arguments))
