@@ -43,6 +43,8 @@ enum Command {
     Gc(commands::gc::GcArgs),
     /// Make a URL under which a backup can be fetched as a plain snapshot, or remove what such URLs lead to
     Presign(commands::presign::PresignArgs),
+    /// Try everything that backups and restores need, and say what is missing
+    Doctor(commands::doctor::DoctorArgs),
     /// Make a key for encrypted backups
     Keygen(commands::keygen::KeygenArgs),
 }
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
             Command::Verify(args) => commands::verify::run(args, output, &context).await,
             Command::Gc(args) => commands::gc::run(args, output, &context).await,
             Command::Presign(args) => commands::presign::run(args, output, &context).await,
+            Command::Doctor(args) => commands::doctor::run(args, output, &context).await,
             Command::Keygen(args) => commands::keygen::run(&args, output),
         }
     });

@@ -33,6 +33,7 @@ pub mod replay;
 // Floor 5: verbs, a plan and its run each.
 pub mod backup;
 pub mod capture;
+pub mod doctor;
 pub mod export;
 pub mod gc;
 pub mod presign;

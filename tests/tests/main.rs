@@ -14,6 +14,7 @@ mod capture_fulls;
 mod damage;
 mod disk;
 mod dist;
+mod doctor;
 mod etcd_live;
 mod etcd_probes;
 mod etcd_source;

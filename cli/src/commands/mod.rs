@@ -1,5 +1,6 @@
 //! One file per command: its flags, and what they mean to the engine.
 
+pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod keygen;

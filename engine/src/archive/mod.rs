@@ -52,6 +52,11 @@ impl Archive {
         format!("{} under {}", self.store.describe(), self.prefix.as_str())
     }
 
+    /// The store, and a prefix in it, beside the archive, for objects that are no backups: they prove what can be done.
+    pub fn probe_place(&self, nonce: u64) -> (&dyn ObjectStore, String) {
+        (self.store.as_ref(), self.prefix.probe(nonce))
+    }
+
     /// The keys.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring

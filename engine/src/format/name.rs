@@ -21,6 +21,8 @@ use crate::revision::{ClusterId, Revision};
 const ROOT: &str = "etcdbr/v1/";
 /// Root of the plain copies under a store prefix: short, because their keys become parts of URLs that must be.
 const COPIES_ROOT: &str = "etcdbr-presign/";
+/// Beside it: what `doctor` writes and removes.
+const PROBE_ROOT: &str = "etcdbr-doctor/";
 /// S3's limit of a key is 1,024 bytes; ours add at most 140 to the prefix.
 const MAX_PREFIX_BYTES: usize = 800;
 
@@ -63,6 +65,12 @@ impl ArchivePrefix {
     pub fn copies(&self) -> String {
         let store_prefix = self.0.strip_suffix(ROOT).unwrap_or_default();
         format!("{store_prefix}{COPIES_ROOT}")
+    }
+
+    /// A prefix for what is written to try the store: beside the archive, never in it. It ends with `/`.
+    pub fn probe(&self, nonce: u64) -> String {
+        let store_prefix = self.0.strip_suffix(ROOT).unwrap_or_default();
+        format!("{store_prefix}{PROBE_ROOT}{nonce:016x}/")
     }
 
     /// The store's key of a plain copy.
