@@ -8,7 +8,7 @@ use etcdbr_tests::minio::Minio;
 use tempfile::TempDir;
 
 /// Looking at a process more often takes time from it on two cores.
-const SAMPLE_INTERVAL: Duration = Duration::from_millis(10);
+pub(crate) const SAMPLE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// One run of the benchmark.
 #[derive(Debug)]
@@ -88,6 +88,14 @@ impl Archive {
             std::fs::create_dir_all(dir).expect("the archive can be made again");
         }
     }
+
+    /// Bytes of all deltas that are stored in the directory.
+    ///
+    /// # Panics
+    /// Where it cannot be read.
+    pub(crate) fn delta_bytes(&self) -> u64 {
+        self.dir.as_deref().map_or(0, |dir| bytes_below(dir, false))
+    }
 }
 
 /// Runs `command` alone: what others left to be written is written before.
@@ -114,4 +122,16 @@ pub(crate) fn show_seconds(outcomes: &[Outcome]) -> String {
 /// The median of what `a` and `b` give pair by pair: both runs of a pair saw the same machine.
 pub(crate) fn paired(a: &[Outcome], b: &[Outcome], figure: impl Fn(&Outcome, &Outcome) -> f64) -> f64 {
     crate::report::median(a.iter().zip(b).map(|(a, b)| figure(a, b)))
+}
+
+/// Bytes of the files below `dir`, where they are those of deltas.
+fn bytes_below(dir: &Path, deltas: bool) -> u64 {
+    let entries = std::fs::read_dir(dir).expect("a directory of ours").flatten();
+    let bytes = entries.map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => bytes_below(&entry.path(), entry.file_name() == "delta"),
+        // One that is being written may be gone.
+        _ if deltas => entry.metadata().map_or(0, |found| found.len()),
+        _ => 0,
+    });
+    bytes.sum()
 }

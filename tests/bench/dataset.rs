@@ -19,7 +19,8 @@ use crate::objects::Objects;
 
 /// Part of the files' names: another generator makes other files.
 const GENERATION: &str = "v1";
-const SEED: u64 = 20;
+/// What the objects are made from.
+pub(crate) const SEED: u64 = 20;
 const TXN_OPS: usize = 128;
 const TXN_BYTES: usize = 1 << 20;
 const IN_FLIGHT: usize = 8;
@@ -64,6 +65,7 @@ pub(crate) struct Dataset {
     pub(crate) snapshot: PathBuf,
     /// Bytes of the database.
     pub(crate) bytes: u64,
+    size: u64,
 }
 
 impl Dataset {
@@ -77,7 +79,12 @@ impl Dataset {
             make_both(cache, size).await;
         }
         let bytes = snapshot.metadata().expect("it was made").len() - TRAILER_BYTES as u64;
-        Self { wear, snapshot, bytes }
+        Self { wear, snapshot, bytes, size }
+    }
+
+    /// How many objects it was made of.
+    pub(crate) fn keys(&self) -> u64 {
+        keys_of(&Objects::new(SEED), self.size)
     }
 
     /// Makes `data_dir` of it, for etcd `version`, with that version's own tool.

@@ -1,7 +1,7 @@
 //! `make bench`: backup and restore beside what they are to be compared with, in one run, as ratios.
 //!
 //! ```text
-//! etcdbr-bench [--size BYTES] [--rounds N] [--only backup|restore] --cache DIR
+//! etcdbr-bench [--size BYTES] [--rounds N] [--only backup|restore|deltas] --cache DIR
 //! ```
 //! Machines are shared and noisy: each figure is the median of pairs whose two runs follow each other. Tables go to
 //! standard output, what is going on to standard error.
@@ -11,7 +11,9 @@
 mod backups;
 mod bench;
 mod dataset;
+mod deltas;
 mod drain;
+mod history;
 mod leaves;
 mod machine;
 mod objects;
@@ -56,6 +58,16 @@ async fn main() {
     println!("{}", machine::describe(&options.cache));
     println!("fresh {} MB, churned {} MB; medians of {}\n", mb(&fresh), mb(&churned), options.rounds);
 
+    if wants("deltas") {
+        for dataset in [&fresh, &churned] {
+            let (capture, restore) = deltas::measure(&bench, dataset, &bench.directory("deltas")).await;
+            println!("{}", report::table(&format!("Capture, {}", dataset.wear.name()), &capture));
+            println!("{}", report::table(&format!("Restore with deltas, {}", dataset.wear.name()), &restore));
+        }
+    }
+    if !wants("backup") && !wants("restore") {
+        return;
+    }
     let archives = [bench.directory("fresh"), bench.directory("churned")];
     let mut lines = Vec::new();
     for version in [EtcdVersion::V3_7, EtcdVersion::V3_6, EtcdVersion::V3_5_1] {
@@ -84,7 +96,7 @@ fn parse(args: &[String]) -> Options {
         match [pair[0].as_str(), pair.get(1).map_or("", String::as_str)] {
             ["--size", bytes] => options.size = bytes.parse().expect("--size takes a number of bytes"),
             ["--rounds", rounds] => options.rounds = rounds.parse().expect("--rounds takes a number"),
-            ["--only", part @ ("backup" | "restore")] => options.only = Some(part.to_owned()),
+            ["--only", part @ ("backup" | "restore" | "deltas")] => options.only = Some(part.to_owned()),
             ["--cache", dir] if !dir.is_empty() => options.cache = dir.into(),
             _ => panic!("not understood: {pair:?}"),
         }

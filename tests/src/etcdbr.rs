@@ -217,6 +217,11 @@ impl Running {
         self.child.id()
     }
 
+    /// Processor time that it has taken so far.
+    pub fn cpu(&self) -> Duration {
+        cpu_time(self.pid()).unwrap_or_default()
+    }
+
     /// Whether it has ended.
     pub fn ended(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_some()
