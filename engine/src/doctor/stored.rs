@@ -38,7 +38,7 @@ pub(super) async fn examine(archive: &Archive, context: &RunContext) -> Vec<Find
         format!("{} lineages in {}", catalogue.lineages.len(), archive.describe())
     })];
     if let Ok(catalogue) = &catalogue {
-        let newest = catalogue.newest_first().first().map(|entry| entry.name.clone());
+        let newest = catalogue.newest_first().first().map(|entry| entry.name);
         let policy = context.unless_stopped(archive.check_encryption_policy(catalogue)).await;
         let asked = if archive.keyring().is_empty() { "no key is given" } else { "a key is given" };
         findings.push(Finding::of(Subject::Archive, "keys are those of the archive", &policy, |()| asked.to_owned()));
@@ -104,10 +104,12 @@ impl<'a> Probe<'a> {
                 let seen = format!("the store's clock is {} s from ours", skew / 1_000);
                 let next_step =
                     "set this machine's clock by NTP; requests are refused at 15 minutes, and --at means our time";
-                match skew.abs() {
-                    ..=SKEW_ALLOWED_MS => Finding::good(SUBJECT, QUESTION, "within 5 s"),
-                    ..=SKEW_BAD_MS => Finding::warning(SUBJECT, QUESTION, seen, next_step),
-                    _ => Finding::bad(SUBJECT, QUESTION, &Error::new(ErrorKind::Refused, seen).hint(next_step)),
+                if skew.abs() <= SKEW_ALLOWED_MS {
+                    Finding::good(SUBJECT, QUESTION, "within 5 s")
+                } else if skew.abs() <= SKEW_BAD_MS {
+                    Finding::warning(SUBJECT, QUESTION, seen, next_step)
+                } else {
+                    Finding::bad(SUBJECT, QUESTION, &Error::new(ErrorKind::Refused, seen).hint(next_step))
                 }
             }
         }
