@@ -234,7 +234,7 @@ impl<'a> Capture<'a> {
         }
         let wait = LEASE_WAIT.min(self.options.cut.period);
         let answered = async {
-            while self.leases.is_asking() {
+            while self.leases.is_awaiting() {
                 if self.leases.answer(&self.member).await.is_err() {
                     break;
                 }

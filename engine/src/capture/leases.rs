@@ -21,9 +21,14 @@ type Answer = (i64, Result<Option<i64>>);
 #[derive(Default)]
 pub(super) struct LeaseBook {
     granted: BTreeMap<i64, LeaseGrant>,
-    /// Seen, and not yet asked about.
+    /// Named by records that were captured, and not yet answered. There may be very many others on a list.
+    awaited: BTreeSet<i64>,
+    /// Those of them that are not asked about yet.
+    urgent: BTreeSet<i64>,
+    /// On a list, and not yet asked about.
     unasked: BTreeSet<i64>,
     asking: FuturesUnordered<BoxFuture<'static, Answer>>,
+    asked: BTreeSet<i64>,
     /// Asked in vain; asked again after the next list.
     unanswered: BTreeSet<i64>,
     /// Learned since the last delta.
@@ -36,8 +41,10 @@ impl LeaseBook {
     /// Puts name these leases.
     pub(super) fn see(&mut self, ids: &[i64]) {
         for id in ids {
-            if !self.granted.contains_key(id) && !self.unanswered.contains(id) {
-                self.unasked.insert(*id);
+            let known = self.granted.contains_key(id) || self.unanswered.contains(id);
+            if !known && self.awaited.insert(*id) && !self.asked.contains(id) {
+                self.unasked.remove(id);
+                self.urgent.insert(*id);
             }
             if let Some(listed) = &mut self.listed {
                 listed.insert(*id);
@@ -54,7 +61,8 @@ impl LeaseBook {
         let unknown: Vec<i64> = ids.iter().filter(|id| !self.granted.contains_key(id)).copied().collect();
         // A list that says nothing new is not worth storing.
         if self.granted.len() < known || !unknown.is_empty() {
-            self.unasked.extend(unknown);
+            let under_way = |id: &i64| self.awaited.contains(id) || self.asked.contains(id);
+            self.unasked.extend(unknown.into_iter().filter(|id| !under_way(id)));
             self.listed = Some(ids);
         }
     }
@@ -66,12 +74,15 @@ impl LeaseBook {
     /// Those of the member. The lease is asked about again after the next list.
     pub(super) async fn answer(&mut self, member: &Member) -> Result<()> {
         while self.asking.len() < ASKED_AT_ONCE
-            && let Some(id) = self.unasked.pop_first()
+            && let Some(id) = self.urgent.pop_first().or_else(|| self.unasked.pop_first())
         {
+            self.asked.insert(id);
             let member = member.clone();
             self.asking.push(Box::pin(async move { (id, member.lease_ttl_s(id).await) }));
         }
         let Some((id, answer)) = self.asking.next().await else { return std::future::pending().await };
+        self.asked.remove(&id);
+        self.awaited.remove(&id);
         match answer {
             Ok(ttl_s) => {
                 let known = if ttl_s.is_some() { LeaseTtl::Granted } else { LeaseTtl::Assumed };
@@ -87,9 +98,14 @@ impl LeaseBook {
         }
     }
 
-    /// Whether an answer is awaited.
+    /// Whether anything is not known yet.
     pub(super) fn is_asking(&self) -> bool {
-        !(self.unasked.is_empty() && self.asking.is_empty())
+        !(self.urgent.is_empty() && self.unasked.is_empty() && self.asking.is_empty())
+    }
+
+    /// Whether a captured record names a lease that is not known yet.
+    pub(super) fn is_awaiting(&self) -> bool {
+        !self.awaited.is_empty()
     }
 
     /// What the next delta tells of leases. A list is told once everything in it is known.
