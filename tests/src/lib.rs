@@ -15,6 +15,7 @@ pub mod pages;
 pub mod plant;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod s3;
 pub mod scenario;
 pub mod sidecar;

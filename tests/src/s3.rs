@@ -120,6 +120,16 @@ impl S3Server {
         self.shared.lock().faults.heal();
     }
 
+    /// Listings show no object that comes from now on; everything can be read.
+    pub fn lag_listings(&self) {
+        self.shared.lock().buckets.values_mut().for_each(|bucket| bucket.lag(true));
+    }
+
+    /// Listings show everything again.
+    pub fn catch_listings_up(&self) {
+        self.shared.lock().buckets.values_mut().for_each(|bucket| bucket.lag(false));
+    }
+
     /// Requests for `operation` so far, failed ones included.
     pub fn count(&self, operation: Operation) -> u64 {
         self.shared.lock().faults.counts.get(&operation).copied().unwrap_or_default()

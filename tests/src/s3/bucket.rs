@@ -1,6 +1,6 @@
 //! What a bucket holds: objects and uploads on their way, in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -17,6 +17,8 @@ pub(super) struct Bucket {
     pub(super) objects: BTreeMap<String, Object>,
     pub(super) uploads: BTreeMap<String, Pending>,
     next_upload: u64,
+    /// All that listings show, where they lag.
+    shown: Option<BTreeSet<String>>,
 }
 
 #[derive(Debug, Clone)]
@@ -85,13 +87,19 @@ impl Bucket {
         self.uploads.get_mut(id).filter(|upload| upload.key == key).ok_or((404, "NoSuchUpload"))
     }
 
+    /// Listings stand still, or show everything again.
+    pub(super) fn lag(&mut self, lagging: bool) {
+        self.shown = lagging.then(|| self.objects.keys().cloned().collect());
+    }
+
     /// ListObjectsV2. Like Amazon, and unlike MinIO, a folder comes again after `start-after` names it, as long as
     /// keys in it sort later.
     pub(super) fn list(&self, prefix: &str, delimiter: &str, after: &str) -> String {
         let mut entries: Vec<(String, Option<&Object>)> = Vec::new();
         let mut truncated = false;
         for (key, object) in &self.objects {
-            if key.as_str() <= after || !key.starts_with(prefix) {
+            let hidden = self.shown.as_ref().is_some_and(|shown| !shown.contains(key));
+            if hidden || key.as_str() <= after || !key.starts_with(prefix) {
                 continue;
             }
             let cut = if delimiter.is_empty() { None } else { key[prefix.len()..].find(delimiter) };
