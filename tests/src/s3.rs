@@ -323,7 +323,9 @@ impl Shared {
                 Ok(xml(200, &format!("<{root}><ETag>{}</ETag></{root}>", escape(&etag))))
             }
             Operation::Abort => bucket.abort(key, id).map(|()| empty(204)),
-            Operation::ListUploads => Ok(xml(200, &bucket.list_uploads(asked.query("prefix")))),
+            Operation::ListUploads => {
+                Ok(xml(200, &bucket.list_uploads(asked.query("prefix"), asked.query("upload-id-marker"))))
+            }
         }
     }
 

@@ -132,10 +132,20 @@ impl Bucket {
         xml + "</ListBucketResult>"
     }
 
-    /// ListMultipartUploads, all on one page.
-    pub(super) fn list_uploads(&self, prefix: &str) -> String {
-        let mut xml = "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>".to_owned();
-        for (id, upload) in self.uploads.iter().filter(|(_, upload)| upload.key.starts_with(prefix)) {
+    /// ListMultipartUploads, a few on each page, behind the upload `after`.
+    pub(super) fn list_uploads(&self, prefix: &str, after: &str) -> String {
+        const PAGE: usize = 2;
+        let mut found: Vec<_> = self.uploads.iter().filter(|(_, upload)| upload.key.starts_with(prefix)).collect();
+        found.retain(|(id, _)| id.as_str() > after);
+        let truncated = found.len() > PAGE;
+        found.truncate(PAGE);
+        let mut xml = format!("<ListMultipartUploadsResult><IsTruncated>{truncated}</IsTruncated>");
+        if let (true, Some((id, upload))) = (truncated, found.last()) {
+            let key = escape(&upload.key);
+            let marker = format!("<NextKeyMarker>{key}</NextKeyMarker><NextUploadIdMarker>{id}</NextUploadIdMarker>");
+            xml.push_str(&marker);
+        }
+        for (id, upload) in found {
             let key = escape(&upload.key);
             xml.push_str(&format!(
                 "<Upload><Key>{key}</Key><UploadId>{id}</UploadId><Initiated>{MODIFIED_XML}</Initiated></Upload>"
