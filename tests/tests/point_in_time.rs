@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use etcd_client::{Client, PutOptions};
 use etcdbr_tests::database::Database;
-use etcdbr_tests::etcd::{Etcd, EtcdVersion, Seat};
+use etcdbr_tests::etcd::{Etcd, EtcdCluster, EtcdVersion, Seat};
 use etcdbr_tests::keyspace::{Keyspace, current_revision};
 use etcdbr_tests::load::{edge_history, mixed_history};
 use etcdbr_tests::scenario::{Picture, Site, assert_failed, put_every_key, write_history};
-use etcdbr_tests::sidecar::Sidecar;
+use etcdbr_tests::sidecar::{Captured, Sidecar};
 use serde_json::Value;
 
 /// A site whose archive holds a captured history, and the pictures that were taken of it.
@@ -168,4 +168,52 @@ async fn moments_are_named_by_time_and_by_what_was_deleted() {
         assert!(text.contains(word), "{word} is not in\n{text}");
     }
     assert!(!site.path("never").exists());
+}
+
+/// Each member is restored by a run of its own: from a full and the deltas that follow it, to the same moment. What
+/// each counts on from is the same too, also where one of them has started once more than the others.
+async fn three_members_of_a_chain(version: EtcdVersion) {
+    let Story { site, pictures, keys, mut source } = story(version).await;
+    let lineage = Captured::of(&site).await.lineages()[0].id.to_string();
+    let picture = pictures.last().unwrap();
+    let revision = picture.keyspace.revision.to_string();
+    for way in [&[][..], &["--defragment"]] {
+        let seats = Seat::several(3);
+        let dirs: Vec<_> = (0..3).map(|own| site.path(&format!("of-three-{own}-{}", way.len()))).collect();
+        for (own, dir) in dirs.iter().enumerate() {
+            let refused = site.restore(&seats, own, dir).args(way).run();
+            assert_failed(&refused, 4, &["--initial-cluster names 3 members"]);
+            let told = site.restore(&seats, own, dir).args(["--lineage", &lineage, "--revision", &revision]);
+            let told = told.args(way).arg("--output=json").succeed().json();
+            assert!(told["deltas"].as_i64().unwrap() >= 1, "{told}");
+        }
+        let databases: Vec<_> = dirs.iter().map(|dir| Database::in_dir(dir)).collect();
+        assert!(databases.iter().all(|database| database.bucket("key") == databases[0].bucket("key")));
+        let mut cluster = EtcdCluster::start_restored(version, seats, &dirs).await;
+        for member in &cluster.members {
+            let seen = Keyspace::read(&mut member.client().await).await;
+            assert!(seen.entries == picture.keyspace.entries, "{} shows something else", member.seat().name);
+        }
+        cluster.members[1].restart().await;
+        assert_counts_on(&mut cluster.members[0].client().await, picture, &keys).await;
+        let expected = Keyspace::read(&mut cluster.members[0].client().await).await;
+        for member in &cluster.members {
+            Keyspace::read(&mut member.client().await).await.assert_same(&expected);
+            let hash = etcdbr_tests::keyspace::hash_kv(&mut member.client().await, expected.revision).await;
+            let first =
+                etcdbr_tests::keyspace::hash_kv(&mut cluster.members[0].client().await, expected.revision).await;
+            assert_eq!(hash, first, "HashKV of {}", member.seat().name);
+        }
+    }
+    source.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_members_of_a_chain_count_on_alike_on_3_5() {
+    three_members_of_a_chain(EtcdVersion::V3_5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_members_of_a_chain_count_on_alike_on_3_7() {
+    three_members_of_a_chain(EtcdVersion::V3_7).await;
 }
