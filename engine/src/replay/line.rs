@@ -168,3 +168,89 @@ impl Open {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::clock::UnixMillis;
+    use crate::format::{CaptureFacts, LineageId, NameKind, ObjectNonce, Source};
+    use crate::record::Change;
+    use crate::revision::{ClusterId, MemberId};
+
+    const BEFORE: HistoryDigest = HistoryDigest([3; 32]);
+
+    fn name(first: i64, last: i64) -> BackupName {
+        let created = UnixMillis(1_763_724_000_000);
+        let lineage = LineageId { birth: created, cluster: ClusterId(1), random: 1 };
+        let kind = NameKind::Delta { first: Revision(first), last: Revision(last) };
+        BackupName { lineage, kind, created, nonce: ObjectNonce([1; 8]) }
+    }
+
+    fn record(main: i64) -> RecordRef<'static> {
+        RecordRef { main: Revision(main), sub: 0, change: Change::Put, value: b"v" }
+    }
+
+    /// The digest at 6 of revisions 5 and 6, one record each.
+    fn at_6() -> HistoryDigest {
+        let mut fold = HistoryFold::after(Revision(4), BEFORE);
+        [5, 6].iter().for_each(|main| fold.push(&record(*main)).unwrap());
+        fold.finish().1
+    }
+
+    /// Facts of a delta from 5 to `last` in one chunk, whose records have `digest` at 6.
+    fn facts(last: i64, digest: HistoryDigest) -> FooterFacts {
+        FooterFacts {
+            plain_sha256: [0; 32],
+            revisions: (Revision(5), Revision(last)),
+            seam: None,
+            hash_kv: Vec::new(),
+            source: Source {
+                cluster: ClusterId(1),
+                member: MemberId(1),
+                member_name: String::new(),
+                endpoint: String::new(),
+                etcd_version: String::new(),
+                raft_term: 1,
+                raft_index: 1,
+                db_bytes: 0,
+                db_bytes_in_use: 0,
+            },
+            history: (BEFORE, digest),
+            capture: CaptureFacts {
+                chunk_history: vec![ChunkHistory { revision: Revision(6), digest }],
+                ..CaptureFacts::default()
+            },
+            labels: BTreeMap::new(),
+            tool_version: String::new(),
+            started: UnixMillis(0),
+            finished: UnixMillis(0),
+        }
+    }
+
+    /// What comes of reading records of `mains` out of such a delta.
+    fn read(mains: &[i64], last: i64, digest: HistoryDigest) -> Result<()> {
+        let mut line = Line::of_delta(name(5, last), &facts(last, digest))?;
+        for main in mains {
+            assert_eq!(line.take(&record(*main))?, Handing::Out);
+        }
+        line.end_chunk()?;
+        line.finish()
+    }
+
+    #[test]
+    fn a_delta_that_is_not_what_its_footer_says_is_damage() {
+        read(&[5, 6], 6, at_6()).unwrap();
+        let damage = |outcome: Result<()>, words: &str| {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+            assert!(error.to_string().contains(words) && error.to_string().contains("delta/"), "{error}");
+        };
+        // Other records, fewer, a hole, an end that is not the one of its name.
+        damage(read(&[5, 6], 6, HistoryDigest([4; 32])), "have not the history");
+        damage(read(&[5], 6, at_6()), "have not the history");
+        damage(read(&[5, 7], 7, at_6()), "revision 7 follows");
+        damage(read(&[5, 6], 7, at_6()), "leads to revision 6, not to 7");
+    }
+}

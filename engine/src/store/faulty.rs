@@ -64,7 +64,18 @@ pub struct FaultyStore {
 struct Plan {
     counts: BTreeMap<Call, u64>,
     total: u64,
+    under_way: BTreeMap<Call, u64>,
+    most_at_once: BTreeMap<Call, u64>,
     faults: Vec<Fault>,
+}
+
+/// A call that is under way.
+struct UnderWay<'a>(&'a FaultyStore, Call);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.lock().under_way.entry(self.1).and_modify(|calls| *calls -= 1);
+    }
 }
 
 /// Strikes calls `first..=last`, counted over all kinds or over one.
@@ -103,6 +114,11 @@ impl FaultyStore {
         self.lock().counts.get(&call).copied().unwrap_or_default()
     }
 
+    /// The most calls of one kind that were ever under way at once.
+    pub fn most_at_once(&self, call: Call) -> u64 {
+        self.lock().most_at_once.get(&call).copied().unwrap_or_default()
+    }
+
     /// Calls of every kind so far.
     pub fn counts(&self) -> BTreeMap<Call, u64> {
         self.lock().counts.clone()
@@ -125,7 +141,9 @@ impl FaultyStore {
 
     /// Counts a call and runs it, unless a fault strikes before or after.
     async fn pass<T>(&self, call: Call, subject: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let Some((strike, kind)) = self.lock().note(call) else { return work.await };
+        let struck = self.lock().note(call);
+        let _under_way = UnderWay(self, call);
+        let Some((strike, kind)) = struck else { return work.await };
         if strike == Strike::After {
             work.await?;
         }
@@ -143,6 +161,10 @@ impl Plan {
         let count = self.counts.entry(call).or_default();
         *count += 1;
         let (count, total) = (*count, self.total);
+        let under_way = self.under_way.entry(call).or_default();
+        *under_way += 1;
+        let most = self.most_at_once.entry(call).or_default();
+        *most = (*most).max(*under_way);
         let fault = self.faults.iter().find(|fault| match fault.call {
             None => (fault.first..=fault.last).contains(&total),
             Some(struck) => struck == call && (fault.first..=fault.last).contains(&count),

@@ -359,7 +359,7 @@ impl Simple {
             history: digests[&20],
             leases: (1..=4).map(|id| (id, 60)).collect(),
             db_bytes: 1 << 30,
-            answers: vec![answer(&history.records, 22, 10)],
+            answers: vec![answer(&history.records, 20, 10)],
         };
         let full = site.full(&history, full).await;
         let mut simple = Self { site, history, lineage, digests, full, deltas: Vec::new() };

@@ -156,7 +156,7 @@ async fn the_newest_moment_is_the_images_where_it_reaches_farther() {
 
 #[tokio::test]
 async fn many_small_deltas_are_one_get_each() {
-    let history = History::random(&mut Dice::new(3), 300);
+    let history = History::random(&mut Dice::new(3), 420);
     let (site, lineage) = (Site::new(), lineage(2));
     let digests = history.digests(&lineage, 2);
     let full = Full {
@@ -182,7 +182,11 @@ async fn many_small_deltas_are_one_get_each() {
     let outcome = run(plan, data_dir, &site.context).await.unwrap();
     outcome.assert_records(&history.records, "all of it");
     assert_eq!((deltas, outcome.point().records), (history.last as u64 - 2, history.between(3, i64::MAX).len() as u64));
+    assert!(deltas > 300, "{deltas}");
     assert_eq!(site.store.count(Call::Read) - before, deltas);
+    // They are fetched side by side, and never more of them than the reading ahead allows.
+    let most = site.store.most_at_once(Call::Read);
+    assert!((2..=16).contains(&most), "{most} at once");
 }
 
 #[tokio::test]

@@ -103,7 +103,13 @@ async fn records_that_the_image_lacks_or_has_besides_are_noticed() {
     let mut more = simple.history.clone();
     let extra = Record { sub: 9, ..more.records[last].clone() };
     more.records.insert(last + 1, extra);
-    for other in [fewer, more] {
+    // The same changes, one of another value.
+    let mut changed = simple.history.clone();
+    let mut value = changed.records[last].value.to_vec();
+    let end = value.len() - 1;
+    value[end] ^= 1;
+    changed.records[last].value = value.into();
+    for other in [fewer, more, changed] {
         for name in simple.site.archive.catalogue().await.unwrap().newest_first() {
             if matches!(name.name.kind, NameKind::Delta { .. }) {
                 simple.site.remove(&name.name).await;
