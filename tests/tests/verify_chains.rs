@@ -14,6 +14,7 @@ use etcdbr_engine::revision::Revision;
 use etcdbr_tests::etcd::{Etcd, EtcdVersion};
 use etcdbr_tests::etcdbr::Outcome;
 use etcdbr_tests::keyspace::{current_revision, hash_kv};
+use etcdbr_tests::load::Noise;
 use etcdbr_tests::plant::image_of;
 use etcdbr_tests::scenario::{Site, assert_failed, write_history};
 use etcdbr_tests::sidecar::{Captured, Sidecar};
@@ -330,4 +331,29 @@ async fn objects_that_only_mark_time_are_verified_too() {
     assert_failed(&verify(site, &[]), 6, &[&good.to_string()]);
     let listed = site.command(&["list"]).succeed().stdout;
     assert!(listed.contains("  mark  "), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fulls_beside_capture_are_held_against_the_deltas_between_them() {
+    let site = Site::local();
+    let source = Etcd::start(EtcdVersion::V3_6).await;
+    let mut client = source.client().await;
+    write_history(&mut client, 40).await;
+    let flags = ["--full-after-deltas-bytes=100KiB", "--hashkv-interval=1ms"];
+    let mut sidecar = Sidecar::start_with(&site, &[source.endpoint()], &flags);
+    sidecar.opened(1).await;
+    let mut noise = Noise::new(3);
+    while sidecar.times("is durable") < 2 {
+        for key in 0..20 {
+            client.put(format!("/much/{key}"), noise.bytes(1_000), None).await.unwrap();
+        }
+    }
+    sidecar.durable(current_revision(&mut client).await).await;
+    sidecar.stop();
+    let outcome = verify(&site, &["--all"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let told = documents(&outcome);
+    assert!(told.len() >= 2, "{}", outcome.stdout);
+    let compared = |document: &&Value| !document["delta_hashkv"].as_array().unwrap().is_empty();
+    assert!(told.iter().filter(compared).count() > 0, "{}", outcome.stdout);
 }

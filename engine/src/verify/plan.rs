@@ -104,14 +104,25 @@ fn newest(catalogue: &Catalogue, selection: &Selection) -> Result<LineagePlan> {
             chain_to(select_lineage(catalogue, selection)?, ChainTarget::Newest, OnGap::Refuse)?
         }
     };
-    let besides = std::mem::take(&mut chain.marks);
+    // Marks that are older than the full tell of nothing that it does not have.
+    let mut besides = std::mem::take(&mut chain.marks);
+    besides.retain(|mark| mark.name.created > chain.full.name.created);
     Ok(LineagePlan { chains: vec![chain], besides })
 }
 
 /// All of a lineage.
 fn whole(lineage: &Lineage) -> LineagePlan {
     let chains = chains_of(lineage);
-    let read: BTreeSet<_> = chains.iter().flat_map(|chain| &chain.deltas).map(|delta| delta.name).collect();
+    // Of a delta that leads beyond the seam of the next full only a part is read with the chain before it.
+    let whole = |chain: &Chain, delta: &BackupEntry| match delta.name.kind {
+        NameKind::Delta { last, .. } => last <= chain.reaches,
+        NameKind::Full { .. } => true,
+    };
+    let of_chain = |chain: &Chain| {
+        let read = chain.deltas.iter().filter(|delta| whole(chain, delta)).map(|delta| delta.name);
+        read.collect::<Vec<_>>()
+    };
+    let read: BTreeSet<_> = chains.iter().flat_map(of_chain).collect();
     let is_beside =
         |entry: &&BackupEntry| matches!(entry.name.kind, NameKind::Delta { .. }) && !read.contains(&entry.name);
     let besides = lineage.backups.iter().filter(is_beside).cloned().collect();
@@ -124,7 +135,12 @@ fn chains_of(lineage: &Lineage) -> Vec<Chain> {
     let mut fulls: Vec<_> = lineage.backups.iter().filter_map(|entry| Some((seam(entry.name.kind)?, entry))).collect();
     fulls.sort_unstable_by_key(|(seam, entry)| (*seam, entry.name));
     let goals = fulls.iter().skip(1).map(|(seam, _)| Some(*seam)).chain([None]);
-    let chain = |full, goal| Chain { marks: Vec::new(), ..chain_from(lineage, full, goal) };
+    let chain = |full, goal| {
+        let found = chain_from(lineage, full, goal);
+        // The seam of the next full is in its image, if it is nowhere else.
+        let gap = found.gap.filter(|gap| Some(gap.first) != goal);
+        Chain { marks: Vec::new(), gap, ..found }
+    };
     fulls.iter().zip(goals).map(|((_, full), goal)| chain(full, goal)).collect()
 }
 

@@ -121,6 +121,10 @@ impl Inspection<'_> {
     /// answered with it, are held against the records before it. What no chain has is held against the digests that the
     /// chains were found to have where it begins and where it ends; a digest is one of all records since the first full.
     async fn lineage(&mut self, lineage: &LineagePlan) -> Result<()> {
+        if let (true, Some(delta)) = (lineage.chains.is_empty(), lineage.besides.first()) {
+            let id = delta.name.lineage;
+            self.context.warn(format!("lineage {id} has no full: nothing of it can be restored"));
+        }
         let mut besides = lineage.besides.clone();
         let wanted: BTreeSet<Revision> = besides.iter().flat_map(ends).collect();
         let mut known = Digests::new();
