@@ -46,6 +46,19 @@ impl Clock {
         Self(Arc::new(move || clock.now().max(time)))
     }
 
+    /// The same clock, which shows what `other` does where the two differ by more than `tolerance_ms`.
+    pub fn held_against(
+        &self,
+        other: impl Fn() -> Option<UnixMillis> + Send + Sync + 'static,
+        tolerance_ms: u64,
+    ) -> Self {
+        let clock = self.clone();
+        Self(Arc::new(move || {
+            let own = clock.now();
+            other().filter(|other| other.0.abs_diff(own.0) > tolerance_ms).unwrap_or(own)
+        }))
+    }
+
     /// The current time.
     pub fn now(&self) -> UnixMillis {
         (self.0)()
@@ -77,6 +90,19 @@ mod tests {
     #[test]
     fn times_show_as_rfc_3339() {
         assert_eq!(UnixMillis(1_700_000_000_123).to_string(), "2023-11-14T22:13:20.123Z");
+    }
+
+    #[test]
+    fn a_clock_is_corrected_where_it_is_far_off() {
+        let hand = Arc::new(AtomicI64::new(0));
+        let other = hand.clone();
+        let clock = Clock::manual(Arc::new(AtomicI64::new(1_000)));
+        let clock = clock.held_against(move || Some(UnixMillis(other.load(Ordering::SeqCst))), 500);
+        for (told, shown) in [(1_000, 1_000), (500, 1_000), (1_500, 1_000), (499, 499), (1_501, 1_501)] {
+            hand.store(told, Ordering::SeqCst);
+            assert_eq!(clock.now(), UnixMillis(shown));
+        }
+        assert_eq!(clock.not_before(UnixMillis(2_000)).now(), UnixMillis(2_000));
     }
 
     #[test]

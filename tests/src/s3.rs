@@ -60,6 +60,8 @@ struct Shared {
 struct State {
     buckets: BTreeMap<String, Bucket>,
     faults: Faults,
+    /// How far its clock is off, seconds.
+    clock_shift_s: i64,
 }
 
 impl S3Server {
@@ -113,6 +115,11 @@ impl S3Server {
     /// Plans `act` for all requests of `operation` from now on.
     pub fn fail_all(&self, operation: Operation, act: Act) {
         self.shared.lock().faults.plan(operation, 1, u64::MAX, act);
+    }
+
+    /// Its clock shows so many seconds more from now on.
+    pub fn shift_clock(&self, seconds: i64) {
+        self.shared.lock().clock_shift_s = seconds;
     }
 
     /// Nothing that was planned happens any more.
@@ -178,7 +185,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
-        async move { shared.answer(request).await }
+        async move { shared.answer(request).await.map(|answer| shared.dated(answer)) }
     });
     // A connection that a fault cuts ends with an error: that is its purpose.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -242,6 +249,17 @@ impl Shared {
             Some(Act::Trickle) => Ok(trickle(answer).await),
             _ => Ok(answer),
         }
+    }
+
+    /// With the `Date` of a clock that is off; hyper puts the right one.
+    fn dated(&self, mut answer: Response<Body>) -> Response<Body> {
+        let shift_s = self.lock().clock_shift_s;
+        if shift_s != 0 {
+            let now = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(shift_s);
+            let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            answer.headers_mut().insert("date", date.parse().expect("a date is a header"));
+        }
+        answer
     }
 
     /// Refuses who is not known, what arrived changed, and what the mode does not take.

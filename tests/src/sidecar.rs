@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use etcdbr_engine::archive::{
     Archive, BackupEntry, Catalogue, ChainTarget, Keyring, KeyringSource, Lineage, OnGap, ReadLimits, chain_to, gaps,
 };
-use etcdbr_engine::format::{ArchivePrefix, HistoryDigest, HistoryFold, LeaseList, NameKind, RecordsDecoder};
+use etcdbr_engine::format::{ArchivePrefix, HistoryDigest, HistoryFold, LeaseList, NameKind, RecordsDecoder, TimeMark};
 use etcdbr_engine::record::Record;
 use etcdbr_engine::revision::Revision;
 use etcdbr_engine::store::{LocalStore, ObjectStore};
@@ -35,9 +35,17 @@ impl Sidecar {
 
     /// The same with more flags.
     pub fn start_with(site: &Site, endpoints: &[String], flags: &[&str]) -> Self {
+        Self::start_every(site, endpoints, "200ms", flags)
+    }
+
+    /// Starts one that cuts a delta every `period`.
+    pub fn start_every(site: &Site, endpoints: &[String], period: &str, flags: &[&str]) -> Self {
         let endpoints = endpoints.join(",");
         let run = site.command(&["snapshot", "--output=json", "--endpoints", &endpoints]);
-        Self { running: run.arg("--delta-snapshot-period=200ms").args(flags).spawn() }
+        // Tests do not run into the hour, unless they want to.
+        let scheduled = flags.iter().any(|flag| flag.starts_with("--schedule="));
+        let run = if scheduled { run } else { run.arg("--schedule=") };
+        Self { running: run.args(["--delta-snapshot-period", period]).args(flags).spawn() }
     }
 
     /// Waits until everything up to `revision` is durable.
@@ -151,6 +159,19 @@ impl Captured {
     /// The archive itself.
     pub fn archive(&self) -> &Archive {
         &self.archive
+    }
+
+    /// The time marks of a lineage's deltas, in the order of their names' times.
+    ///
+    /// # Panics
+    /// Where one cannot be opened.
+    pub async fn time_marks(&self, lineage: &Lineage) -> Vec<TimeMark> {
+        let mut marks = Vec::new();
+        for entry in &lineage.backups {
+            let reader = self.archive.open(&entry.name).await.expect("an object can be opened");
+            marks.extend(reader.footer().facts.capture.time_marks.iter().copied());
+        }
+        marks
     }
 
     /// The lineages, oldest first.

@@ -315,6 +315,10 @@ async fn words_that_cannot_be_right() {
     let snapshot = || site.command(&["snapshot", "--endpoints", &seat.client_url()]);
     assert_failed(&snapshot().arg("--delta-snapshot-period=50ms").run(), 2, &["--delta-snapshot-period", "100ms"]);
     assert_failed(&snapshot().arg("--delta-snapshot-memory-limit=1KiB").run(), 2, &["1MiB"]);
+    assert_failed(&snapshot().arg("--schedule=61 * * * *").run(), 2, &["--schedule", "five fields"]);
+    assert_failed(&snapshot().arg("--schedule-time-zone=Mars").run(), 2, &["--schedule-time-zone", "Mars"]);
+    assert_failed(&snapshot().args(["--schedule=", "--delta-snapshot-period=0"]).run(), 2, &["backs nothing up"]);
+    assert_failed(&snapshot().arg("--full-after-deltas-bytes=0").run(), 2, &["--full-after-deltas-bytes"]);
     assert_failed(&snapshot().arg("--memory-limit=1KiB").run(), 2, &["--memory-limit", "1MiB"]);
     assert_failed(&snapshot().args(["--once", "--min-chunk-size=1MiB"]).run(), 2, &["5MiB"]);
     assert_failed(&snapshot().args(["--once", "--compression-level=99"]).run(), 2, &["99"]);

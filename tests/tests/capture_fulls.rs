@@ -17,8 +17,7 @@ const OFTEN: &str = "--full-after-deltas-bytes=100KiB";
 /// Values that do not compress: 200 of them make more than 100 KiB.
 async fn put_much(client: &mut Client, range: std::ops::Range<u64>) {
     for i in range {
-        let value: Vec<u8> =
-            (0..128u64).flat_map(|n| (n + i * 128).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()).collect();
+        let value = noise(i * 128, 128);
         client.put(format!("/much/{:03}", i % 60), value, None).await.unwrap();
     }
 }
@@ -148,20 +147,15 @@ async fn killed_in_the_middle_of_a_full_it_goes_on_and_takes_another() {
     let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
-    for i in 0..80u64 {
-        let value: Vec<u8> =
-            (0..12_500u64).flat_map(|n| (n + i * 12_500).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()).collect();
-        client.put(format!("/large/{}", i % 20), value, None).await.unwrap();
-    }
+    put_large(&mut client).await;
     let flags = ["--min-chunk-size=5MiB", OFTEN];
     let mut sidecar = Sidecar::start_with(&site, &[etcd.endpoint()], &flags);
     sidecar.opened(1).await;
     let uploads = server.count(Operation::Create);
+    let parts = server.count(Operation::Part);
     server.fail_all(Operation::Part, Act::Silence);
     put_much(&mut client, 0..200).await;
-    while server.count(Operation::Part) < 3 {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    until(|| server.count(Operation::Part) > parts).await;
     // Deltas do not wait for it.
     put_much(&mut client, 200..220).await;
     sidecar.durable(current_revision(&mut client).await).await;
@@ -186,30 +180,93 @@ async fn killed_in_the_middle_of_a_full_it_goes_on_and_takes_another() {
     assert_restores(&site, EtcdVersion::V3_6, &Keyspace::read(&mut client).await, "latest").await;
 }
 
-/// A full cannot be durable before the deltas that lead to its seam are; and a store that takes nothing stops neither.
+/// The parts of a full go up while no delta does; it is not there before they are.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_waits_for_the_deltas_up_to_its_seam() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
     let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
     let etcd = Etcd::start(EtcdVersion::V3_7).await;
     let mut client = etcd.client().await;
-    put_much(&mut client, 0..5).await;
-    let mut sidecar = Sidecar::start_with(&site, &[etcd.endpoint()], &[OFTEN]);
+    put_large(&mut client).await;
+    let flags = ["--min-chunk-size=5MiB", OFTEN];
+    let mut sidecar = Sidecar::start_with(&site, &[etcd.endpoint()], &flags);
     sidecar.opened(1).await;
+    let parts = server.count(Operation::Part);
     server.fail_all(Operation::Put, Act::Answer(503, "SlowDown"));
     put_much(&mut client, 0..200).await;
     sidecar.said("streaming", 2).await;
-    sidecar.said("waits for the store", 1).await;
-    assert_eq!(server.keys().iter().filter(|key| key.contains("/full/")).count(), 1);
-    sidecar.kill9();
+    until(|| server.count(Operation::Part) >= parts * 2).await;
+    // Time in which it could have been completed.
+    let puts = server.count(Operation::Put);
+    until(|| server.count(Operation::Put) >= puts + 20).await;
+    let fulls = |server: &S3Server| server.keys().iter().filter(|key| key.contains("/full/")).count();
+    assert_eq!((fulls(&server), server.pending().len()), (1, 1));
     server.heal();
-    let mut sidecar = Sidecar::start_with(&site, &[etcd.endpoint()], &[OFTEN]);
-    sidecar.said("going on with lineage", 1).await;
-    sidecar.durable(current_revision(&mut client).await).await;
     sidecar.said("is durable", 1).await;
+    assert_eq!(fulls(&server), 2);
+    sidecar.durable(current_revision(&mut client).await).await;
     sidecar.stop();
     let store = etcdbr_engine::store::open(&server.options(BUCKET)).await.unwrap();
     let captured = Captured::in_store(store, site.path("key")).await;
     let [lineage] = captured.lineages()[..] else { panic!("there is one lineage") };
     captured.assert_fulls_meet_deltas(lineage).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_that_is_due_has_its_full_in_the_same_lineage() {
+    let site = Site::local();
+    let etcd = Etcd::start(EtcdVersion::V3_6).await;
+    let mut client = etcd.client().await;
+    put_much(&mut client, 0..5).await;
+    let flags = ["--schedule=* * * * *", "--schedule-time-zone=Europe/Berlin", "--schedule-jitter=1s"];
+    let mut sidecar = Sidecar::start_with(&site, &[etcd.endpoint()], &flags);
+    sidecar.opened(1).await;
+    put_much(&mut client, 5..10).await;
+    sidecar.durable(current_revision(&mut client).await).await;
+    sidecar.said("is durable", 1).await;
+    put_much(&mut client, 10..15).await;
+    sidecar.durable(current_revision(&mut client).await).await;
+    sidecar.stop();
+    let captured = Captured::of(&site).await;
+    let [lineage] = captured.lineages()[..] else { panic!("there is one lineage") };
+    assert!(seams(lineage).len() >= 2);
+    captured.assert_fulls_meet_deltas(lineage).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_deltas_fulls_come_by_the_schedule_alone() {
+    let site = Site::local();
+    let etcd = Etcd::start(EtcdVersion::V3_6).await;
+    let mut client = etcd.client().await;
+    put_much(&mut client, 0..5).await;
+    let mut sidecar = Sidecar::start_every(&site, &[etcd.endpoint()], "0", &["--schedule=* * * * *"]);
+    // The first one at once, as there is none; the next one within the minute.
+    sidecar.said("is durable", 1).await;
+    put_much(&mut client, 5..10).await;
+    sidecar.said("is durable", 2).await;
+    sidecar.stop();
+    let captured = Captured::of(&site).await;
+    let lineages = captured.lineages();
+    assert_eq!(lineages.len(), 2);
+    assert!(lineages.iter().all(|lineage| lineage.backups.len() == 1 && seams(lineage).len() == 1));
+}
+
+async fn put_large(client: &mut Client) {
+    for i in 0..80u64 {
+        let value = noise(i * 12_500, 12_500);
+        client.put(format!("/large/{}", i % 20), value, None).await.unwrap();
+    }
+}
+
+/// Numbers that do not compress.
+fn noise(first: u64, count: u64) -> Vec<u8> {
+    (first..first + count).flat_map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()).collect()
+}
+
+async fn until(reached: impl Fn() -> bool) {
+    let started = std::time::Instant::now();
+    while !reached() {
+        assert!(started.elapsed().as_secs() < 120, "it did not come about");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
 }

@@ -6,8 +6,8 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use etcdbr_engine::archive::WriteLimits;
 use etcdbr_engine::backup::{FullRequest, FullSummary, HashKvOutcome, HashKvPolicy, take_full};
-use etcdbr_engine::capture::{CaptureOptions, CutLimits};
-use etcdbr_engine::daemon::{SidecarRequest, run_sidecar};
+use etcdbr_engine::capture::{CaptureOptions, CutLimits, Gauges};
+use etcdbr_engine::daemon::{FullSchedule, SidecarRequest, run_fulls, run_sidecar};
 use etcdbr_engine::etcd::WatchLimits;
 use etcdbr_engine::pipeline::CompressionLevel;
 use etcdbr_engine::run::RunContext;
@@ -27,6 +27,8 @@ const MAX_PART_BYTES: u64 = 512 << 20;
 
 /// More objects than ten a second help nobody.
 const MIN_DELTA_PERIOD: Duration = Duration::from_millis(100);
+/// Below this etcdbrctl takes no deltas.
+const ETCDBRCTL_MIN_DELTA_PERIOD: Duration = Duration::from_secs(1);
 /// A delta is sealed and stored in one piece.
 const MAX_DELTA_BYTES: u64 = 256 << 20;
 /// Less would not hold a few deltas.
@@ -41,14 +43,30 @@ pub(crate) struct SnapshotArgs {
     /// Text to store with the backup and show in `list --details`; may be given several times
     #[arg(long = "label", env = "ETCDBR_LABEL", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
     labels: Vec<(String, String)>,
-    /// How long a change waits at most before it is on its way into the store: 100ms or more
-    #[arg(long, env = "ETCDBR_DELTA_SNAPSHOT_PERIOD", value_name = "DURATION", default_value = "5s", value_parser = parse_duration, help_heading = "Deltas")]
+    /// How long a change waits at most before it is on its way into the store: 100ms or more. 0: fulls alone
+    #[arg(long, env = "ETCDBR_DELTA_SNAPSHOT_PERIOD", value_name = "DURATION", default_value = "5s", value_parser = parse_interval, help_heading = "Deltas")]
     delta_snapshot_period: Duration,
     /// Size of the changes that are on their way at once, whatever the period
     #[arg(long, env = "ETCDBR_DELTA_SNAPSHOT_MEMORY_LIMIT", value_name = "SIZE", default_value = "10MiB", value_parser = parse_bytes, help_heading = "Deltas")]
     delta_snapshot_memory_limit: u64,
+    /// When fulls are taken, beside those that are needed: five fields of cron. Empty: never
+    #[arg(
+        short = 's',
+        long,
+        env = "ETCDBR_SCHEDULE",
+        value_name = "CRON",
+        default_value = "0 */1 * * *",
+        help_heading = "Fulls"
+    )]
+    schedule: String,
+    /// Time zone of the schedule, as IANA names it
+    #[arg(long, env = "ETCDBR_SCHEDULE_TIME_ZONE", value_name = "ZONE", default_value = "UTC", help_heading = "Fulls")]
+    schedule_time_zone: String,
+    /// Fulls come up to so much later than the schedule says, by chance: a fleet does not take them all at once
+    #[arg(long, env = "ETCDBR_SCHEDULE_JITTER", value_name = "DURATION", default_value = "0", value_parser = parse_interval, help_heading = "Fulls")]
+    schedule_jitter: Duration,
     /// Take a full when the deltas since the last one have this size, as stored; they go on beside it
-    #[arg(long, env = "ETCDBR_FULL_AFTER_DELTAS_BYTES", value_name = "SIZE", value_parser = parse_bytes, help_heading = "Deltas")]
+    #[arg(long, env = "ETCDBR_FULL_AFTER_DELTAS_BYTES", value_name = "SIZE", value_parser = parse_bytes, help_heading = "Fulls")]
     full_after_deltas_bytes: Option<u64>,
     /// What may wait, compressed and sealed, for a store that is slow or down; then capture pauses
     #[arg(long, env = "ETCDBR_MEMORY_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = parse_bytes, help_heading = "Deltas")]
@@ -101,7 +119,7 @@ pub(crate) async fn run(args: SnapshotArgs, format: OutputFormat, context: &RunC
         level: args.compression_level,
         ..WriteLimits::default()
     };
-    let capture = if args.once { None } else { Some(capture_options(&args)?) };
+    let beside = if args.once { None } else { Some(beside(&args)?) };
     let archive = args.store.archive(args.keys.keyring(context)?).await?;
     let request = FullRequest {
         etcd: args.etcd.options()?,
@@ -114,14 +132,50 @@ pub(crate) async fn run(args: SnapshotArgs, format: OutputFormat, context: &RunC
             Some(interval) => HashKvPolicy::Every(interval),
         },
     };
-    if let Some(capture) = capture {
-        let (memory_limit, shutdown_timeout) = (args.memory_limit, args.shutdown_timeout);
-        let sidecar = SidecarRequest { full: request, capture, memory_limit, shutdown_timeout };
-        return run_sidecar(&archive, &sidecar, context).await;
+    match beside {
+        None => {}
+        Some(Beside::Fulls(schedule)) => return run_fulls(&archive, &request, &schedule, context).await,
+        Some(Beside::Deltas(schedule, capture)) => {
+            let (memory_limit, shutdown_timeout) = (args.memory_limit, args.shutdown_timeout);
+            if args.delta_snapshot_period < ETCDBRCTL_MIN_DELTA_PERIOD {
+                context
+                    .note("deltas are taken: etcdbrctl would have switched them off, with a period below one second");
+            }
+            let sidecar = SidecarRequest {
+                full: request,
+                schedule,
+                capture,
+                memory_limit,
+                gauges: Gauges::default(),
+                shutdown_timeout,
+            };
+            return run_sidecar(&archive, &sidecar, context).await;
+        }
     }
     let summary = take_full(&archive, &request, context).await?;
     output::result(format, &text(&summary), &document(&summary));
     Ok(())
+}
+
+/// What it does without `--once`.
+enum Beside {
+    /// Fulls, each in a lineage of its own.
+    Fulls(FullSchedule),
+    /// Deltas, and fulls among them.
+    Deltas(Option<FullSchedule>, CaptureOptions),
+}
+
+fn beside(args: &SnapshotArgs) -> Result<Beside> {
+    let schedule = match args.schedule.trim() {
+        "" => None,
+        pattern => Some(FullSchedule::parse(pattern, &args.schedule_time_zone, args.schedule_jitter)?),
+    };
+    match schedule {
+        schedule if !args.delta_snapshot_period.is_zero() => Ok(Beside::Deltas(schedule, capture_options(args)?)),
+        Some(schedule) => Ok(Beside::Fulls(schedule)),
+        None => Err(Error::new(ErrorKind::Invalid, "--delta-snapshot-period 0 without a --schedule backs nothing up")
+            .hint("give a --schedule, or --once")),
+    }
 }
 
 /// How deltas are captured.
@@ -129,7 +183,7 @@ fn capture_options(args: &SnapshotArgs) -> Result<CaptureOptions> {
     let out_of_bounds = |what: String, hint: &str| Err(Error::new(ErrorKind::Invalid, what).hint(hint));
     if args.delta_snapshot_period < MIN_DELTA_PERIOD {
         let what = format!("--delta-snapshot-period {:?} is too short", args.delta_snapshot_period);
-        return out_of_bounds(what, "it must be 100ms or more; `snapshot --once` from cron takes fulls alone");
+        return out_of_bounds(what, "it must be 100ms or more, or 0 for fulls alone");
     }
     if !(1 << 20..=MAX_DELTA_BYTES).contains(&args.delta_snapshot_memory_limit) {
         let what = format!("--delta-snapshot-memory-limit {} is out of bounds", args.delta_snapshot_memory_limit);

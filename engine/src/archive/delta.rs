@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::Archive;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    BackupName, ChunkHistory, DEFAULT_CHUNK_BYTES, EncodedHeader, FooterFacts, HistoryDigest, HistoryFold, Kind,
+    BackupName, ChunkHistory, Codec, DEFAULT_CHUNK_BYTES, EncodedHeader, FooterFacts, HistoryDigest, HistoryFold, Kind,
     MAX_CHUNK_BYTES, MAX_FOOTER_BYTES, NameKind, ObjectHeader, RecordsEncoder, Trailer,
 };
 use crate::pipeline::{CompressionLevel, Protector, Sealer};
@@ -34,6 +34,21 @@ impl SealedDelta {
     /// Bytes that it will have in the store, and has in memory.
     pub fn stored_bytes(&self) -> u64 {
         self.object.len() as u64
+    }
+
+    /// Of these parts.
+    pub(super) fn of(
+        name: BackupName,
+        object: Bytes,
+        facts: FooterFacts,
+        penultimate: (Revision, HistoryDigest),
+    ) -> Self {
+        Self { name, object, facts, penultimate }
+    }
+
+    /// As it will be stored.
+    pub(super) fn object(&self) -> &[u8] {
+        &self.object
     }
 
     /// Its footer.
@@ -75,7 +90,7 @@ impl Archive {
             let what = format!("a record of revisions {first} to {last} is too large to be stored: {largest} bytes");
             return Err(Error::new(ErrorKind::Internal, what));
         }
-        let (header, object_key) = self.new_header(&name, chunk_bytes as u32, level)?;
+        let (header, object_key) = self.new_header(&name, chunk_bytes as u32, level.codec())?;
         let sealer = Sealer::new(Protector::new(&header, object_key.as_ref()), level);
         let mut object = DeltaObject::begin(sealer, header, chunk_bytes);
         let mut fold = HistoryFold::after(Revision(first.0 - 1), facts.history.0);
@@ -181,7 +196,7 @@ impl Archive {
         &self,
         name: &BackupName,
         chunk_bytes: u32,
-        level: CompressionLevel,
+        codec: Codec,
     ) -> Result<(EncodedHeader, Option<crate::secret::SecretKey>)> {
         let (protection, object_key) = self.keyring.protection()?;
         let (kind, revision_floor) = match name.kind {
@@ -195,7 +210,7 @@ impl Archive {
             created: name.created,
             revision_floor,
             protection,
-            codec: level.codec(),
+            codec,
             chunk_bytes,
         };
         Ok((header.encode(), object_key))

@@ -9,6 +9,7 @@ mod chain;
 mod copies;
 mod delta;
 mod keyring;
+mod merge;
 mod parts;
 mod plain;
 mod policy;
@@ -30,6 +31,7 @@ pub use select::{Selection, select, select_lineage};
 pub use unfinished::{UnfinishedBackup, UnfinishedBackups};
 pub use writer::{BackupWriter, WriteLimits, WrittenBackup};
 
+use crate::clock::UnixMillis;
 use crate::format::ArchivePrefix;
 use crate::store::ObjectStore;
 
@@ -55,6 +57,11 @@ impl Archive {
     /// The store, and a prefix in it, beside the archive, for objects that are no backups: they prove what can be done.
     pub fn probe_place(&self, nonce: u64) -> (&dyn ObjectStore, String) {
         (self.store.as_ref(), self.prefix.probe(nonce))
+    }
+
+    /// What time it is by the store's clock, where it has told.
+    pub fn store_time(&self) -> Option<UnixMillis> {
+        self.store.time()
     }
 
     /// The keys.

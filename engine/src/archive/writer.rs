@@ -87,7 +87,7 @@ impl Archive {
     /// # Errors
     /// `Internal` without random bytes.
     pub fn writer(&self, name: BackupName, limits: WriteLimits) -> Result<BackupWriter> {
-        let (header, object_key) = self.new_header(&name, limits.chunk_bytes, limits.level)?;
+        let (header, object_key) = self.new_header(&name, limits.chunk_bytes, limits.level.codec())?;
         let sealer = Sealer::new(Protector::new(&header, object_key.as_ref()), limits.level);
         let parts = (limits.part_bytes, limits.parallel_parts);
         let parts = PartSender::new(self.store.clone(), self.prefix.key(&name), parts, header.bytes);

@@ -196,12 +196,17 @@ impl<'a> Capture<'a> {
     fn push(&mut self, revisions: Revisions) {
         self.leases.see(&revisions.leases);
         self.source.raft_term = self.source.raft_term.max(revisions.raft_term);
+        self.show_source(revisions.member_revision.max(revisions.last));
         if let Some(testimony) = &mut self.testimony
             && testimony.see(&revisions.records).is_err()
         {
             self.testimony = None;
         }
         self.batch.push(revisions, self.context.clock.now());
+    }
+
+    fn show_source(&self, revision: Revision) {
+        self.outbox.gauges().note(|figures| figures.source_revision = figures.source_revision.max(revision));
     }
 
     async fn end<A>(&mut self, line: &mut Line, end: End) -> Result<Pause<A>> {
@@ -308,6 +313,7 @@ impl<'a> Capture<'a> {
             return Ok(Learned::Silence(self.reached));
         }
         self.reached = revision;
+        self.show_source(revision);
         let now = self.context.clock.now();
         let quiet = self.batch.is_empty() && revision == delivered;
         if quiet && (now.0 - line.marked.0 >= IDLE_EVERY_MS || self.leases.has_news()) {

@@ -10,6 +10,7 @@
 mod batch;
 mod find;
 mod follow;
+mod gauges;
 mod leases;
 mod line;
 mod outbox;
@@ -21,6 +22,7 @@ mod witness;
 pub use batch::CutLimits;
 pub use find::newest_line;
 pub use follow::{Capture, CaptureOptions, End, Pause};
+pub use gauges::{Figures, Gauges, LastFull};
 pub use line::{FullsOfLine, Line, Opening};
 pub use outbox::Outbox;
 pub use resume::{Resumed, Resumption, Unproven, resume};

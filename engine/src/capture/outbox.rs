@@ -2,16 +2,17 @@
 //!
 //! What was captured is kept until the store has it, however long that takes; etcd is not asked to wait. A few uploads
 //! are under way at once, and each is repeated until it succeeds: a name has its own nonce, so that a repeated PUT
-//! writes the same bytes again.
+//! writes the same bytes again. What waits behind them is merged into wider deltas when its turn comes, so that an outage
+//! of an hour does not become hundreds of objects. What was sent once is never merged: it may be there already.
 //!
 //! # Why durable means durable
 //! The durable revision moves only when an upload has been acknowledged, and only over deltas all of whose
 //! predecessors have been: the oldest is always waited for first. Deltas of a lineage whose first full is not durable
 //! are held back, because a lineage opens with its full.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -19,17 +20,21 @@ use futures::stream::FuturesOrdered;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::gauges::Gauges;
 use crate::archive::{Archive, SealedDelta};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::NameKind;
+use crate::format::{LineageId, TimeMark};
 use crate::monitor::Event;
 use crate::revision::Revision;
-use crate::run::RunContext;
+use crate::run::{RunContext, blocking};
 
 /// Uploads under way at once.
 const PARALLEL_UPLOADS: usize = 4;
 /// Between two attempts of an upload, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// A delta that many were merged into has so many stored bytes, and parts, at most: it is made in memory.
+const MERGED_BYTES: u64 = 8 << 20;
+const MERGED_PARTS: usize = 4096;
 /// Memory that a waiting delta takes besides its bytes.
 const ENTRY_BYTES: u64 = 1024;
 
@@ -76,6 +81,7 @@ struct Condemned;
 
 struct Waiting {
     delta: SealedDelta,
+    place: Place,
     gate: Gate,
 }
 
@@ -92,25 +98,48 @@ pub struct Outbox {
 #[derive(Debug, Clone, Default)]
 struct Backlog {
     bytes: Arc<AtomicU64>,
-    /// First revisions, in the order in which they were pushed.
-    firsts: Arc<Mutex<VecDeque<Revision>>>,
+    /// First revisions, in the order in which they were pushed, by the number of the push.
+    firsts: Arc<Mutex<BTreeMap<u64, Revision>>>,
+    gauges: Gauges,
 }
 
 impl Backlog {
-    fn add(&self, delta: &SealedDelta) {
+    /// The number of this push.
+    fn add(&self, delta: &SealedDelta) -> u64 {
         self.bytes.fetch_add(held_bytes(delta), Ordering::SeqCst);
-        self.firsts.lock().unwrap_or_else(PoisonError::into_inner).push_back(delta.facts().revisions.0);
+        self.show();
+        let mut firsts = self.firsts();
+        let number = firsts.last_key_value().map_or(0, |(last, _)| last + 1);
+        firsts.insert(number, delta.facts().revisions.0);
+        number
     }
 
-    /// The oldest one, `delta`, is durable, or never will be.
-    fn settle(&self, delta: &SealedDelta) {
-        self.firsts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        self.bytes.fetch_sub(held_bytes(delta), Ordering::SeqCst);
+    /// It is durable, or never will be.
+    fn settle(&self, place: &Place) {
+        self.firsts().remove(&place.number);
+        self.bytes.fetch_sub(place.bytes, Ordering::SeqCst);
+        self.show();
+    }
+
+    fn show(&self) {
+        let bytes = self.bytes.load(Ordering::SeqCst);
+        self.gauges.note(|figures| figures.waiting_bytes = bytes);
     }
 
     fn holds_up_to(&self, revision: Revision) -> bool {
-        self.firsts.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|first| *first <= revision)
+        self.firsts().values().any(|first| *first <= revision)
     }
+
+    fn firsts(&self) -> MutexGuard<'_, BTreeMap<u64, Revision>> {
+        self.firsts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a delta takes in the backlog.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    number: u64,
+    bytes: u64,
 }
 
 impl std::fmt::Debug for Waiting {
@@ -121,10 +150,10 @@ impl std::fmt::Debug for Waiting {
 
 impl Outbox {
     /// An outbox that is full with `limit_bytes` of sealed deltas.
-    pub fn open(archive: Archive, limit_bytes: u64, context: &RunContext) -> Self {
+    pub fn open(archive: Archive, limit_bytes: u64, gauges: Gauges, context: &RunContext) -> Self {
         // What is sent is counted: nobody may send while the outbox is full.
         let (deltas, inbox) = mpsc::unbounded_channel();
-        let backlog = Backlog::default();
+        let backlog = Backlog { gauges, ..Backlog::default() };
         let uploading = tokio::spawn(upload_all(archive, inbox, backlog.clone(), context.clone()));
         Self { deltas, backlog, limit_bytes, uploading }
     }
@@ -134,10 +163,15 @@ impl Outbox {
     /// # Errors
     /// `Internal` where the task that uploads has died.
     pub fn push(&self, delta: SealedDelta, gate: Gate) -> Result<()> {
-        self.backlog.add(&delta);
+        let place = Place { bytes: held_bytes(&delta), number: self.backlog.add(&delta) };
         self.deltas
-            .send(Waiting { delta, gate })
+            .send(Waiting { delta, place, gate })
             .map_err(|_| Error::new(ErrorKind::Internal, "the task that uploads deltas ended by itself"))
+    }
+
+    /// What is shown of it, and of capture.
+    pub fn gauges(&self) -> &Gauges {
+        &self.backlog.gauges
     }
 
     /// Bytes that wait for the store.
@@ -184,44 +218,123 @@ async fn upload_all(
     backlog: Backlog,
     context: RunContext,
 ) {
-    let mut uploads = FuturesOrdered::new();
+    let (mut queue, mut uploads) = (VecDeque::new(), FuturesOrdered::new());
     let mut more = true;
-    while more || !uploads.is_empty() {
+    while more || !queue.is_empty() || !uploads.is_empty() {
+        let front = queue.front().map(|waiting: &Waiting| waiting.gate.clone());
         tokio::select! {
-            waiting = inbox.recv(), if more && uploads.len() < PARALLEL_UPLOADS => match waiting {
-                Some(waiting) => uploads.push_back(upload(&archive, waiting, &context)),
+            // All that waits is taken in before a run is, so that it is as wide as it can be.
+            biased;
+            waiting = inbox.recv(), if more => match waiting {
+                Some(waiting) => queue.push_back(waiting),
                 None => more = false,
             },
-            Some((delta, stored)) = uploads.next(), if !uploads.is_empty() => {
-                backlog.settle(&delta);
-                if let (Ok(()), NameKind::Delta { last, .. }) = (stored, delta.name().kind) {
-                    context.monitor.tell(Event::Durable { lineage: delta.name().lineage.to_string(), revision: last });
+            // The oldest run is waited for first: what is told here has no predecessor that is not durable.
+            Some(stored) = uploads.next(), if !uploads.is_empty() => {
+                let Stored { places, marks } = stored;
+                places.iter().for_each(|place| backlog.settle(place));
+                for (lineage, mark) in marks {
+                    backlog.gauges.note(|figures| figures.durable = Some(mark));
+                    context.monitor.tell(Event::Durable { lineage: lineage.to_string(), revision: mark.revision });
+                }
+            },
+            passed = pass(front), if uploads.len() < PARALLEL_UPLOADS && !queue.is_empty() => match passed {
+                Ok(()) => {
+                    uploads.push_back(upload(&archive, take_run(&mut queue), &backlog.gauges, &context));
+                }
+                Err(Condemned) => {
+                    if let Some(condemned) = queue.pop_front() {
+                        backlog.settle(&condemned.place);
+                    }
                 }
             },
         }
     }
 }
 
-/// Repeats one upload until it succeeds.
-async fn upload(archive: &Archive, waiting: Waiting, context: &RunContext) -> (SealedDelta, Result<(), Condemned>) {
-    let Waiting { delta, gate } = waiting;
-    if let Err(condemned) = gate.pass().await {
-        return (delta, Err(condemned));
+async fn pass(gate: Option<Gate>) -> Result<(), Condemned> {
+    match gate {
+        Some(gate) => gate.pass().await,
+        None => std::future::pending().await,
     }
+}
+
+/// The oldest delta and those behind it that can be merged with it: none of them was sent yet.
+fn take_run(queue: &mut VecDeque<Waiting>) -> Vec<Waiting> {
+    let mut run: Vec<Waiting> = queue.pop_front().into_iter().collect();
+    let mut bytes: u64 = run.iter().map(|waiting| waiting.delta.stored_bytes()).sum();
+    while let (Some(last), Some(next)) = (run.last(), queue.front()) {
+        bytes += next.delta.stored_bytes();
+        if bytes > MERGED_BYTES || run.len() >= MERGED_PARTS || !last.delta.joins(&next.delta) {
+            break;
+        }
+        run.extend(queue.pop_front());
+    }
+    run
+}
+
+/// A run that is in the store.
+struct Stored {
+    places: Vec<Place>,
+    /// Where the source stood at the end of each of its objects.
+    marks: Vec<(LineageId, TimeMark)>,
+}
+
+/// Repeats the upload of a run until it succeeds. Its gate is open.
+async fn upload(archive: &Archive, run: Vec<Waiting>, gauges: &Gauges, context: &RunContext) -> Stored {
+    let places: Vec<Place> = run.iter().map(|waiting| waiting.place).collect();
+    let mut marks = Vec::new();
+    let parts: Vec<SealedDelta> = run.into_iter().map(|waiting| waiting.delta).collect();
+    let waited = parts.len();
+    let wide = merged(archive, parts, context).await;
+    if wide.len() < waited {
+        gauges.note(|figures| figures.merged_deltas += waited as u64);
+    }
+    for delta in wide {
+        put(archive, &delta, gauges, context).await;
+        let time = delta.facts().capture.time_marks.last().map_or(delta.name().created, |mark| mark.time);
+        marks.push((delta.name().lineage, TimeMark { time, revision: delta.facts().revisions.1 }));
+    }
+    Stored { places, marks }
+}
+
+/// `parts` as one delta; as they are where that cannot be.
+async fn merged(archive: &Archive, parts: Vec<SealedDelta>, context: &RunContext) -> Vec<SealedDelta> {
+    if parts.len() < 2 {
+        return parts;
+    }
+    let (archive, parts) = (archive.clone(), Arc::new(parts));
+    let merging = {
+        let parts = parts.clone();
+        blocking(move || archive.merge_deltas(&parts)).await
+    };
+    match merging {
+        Ok(whole) => {
+            context.note(format!("{} deltas that waited for the store are stored as one", parts.len()));
+            vec![whole]
+        }
+        Err(error) => {
+            context.warn(format!("deltas that wait are not merged: {error}"));
+            Arc::unwrap_or_clone(parts)
+        }
+    }
+}
+
+async fn put(archive: &Archive, delta: &SealedDelta, gauges: &Gauges, context: &RunContext) {
     let (mut pause, longest) = PAUSES;
     let mut told = false;
-    while let Err(error) = archive.put_delta(&delta).await {
+    while let Err(error) = archive.put_delta(delta).await {
         if !told {
             context.warn(format!("a delta waits for the store: {error}"));
             told = true;
         }
+        gauges.note(|figures| figures.upload_retries += 1);
         tokio::time::sleep(pause).await;
         pause = longest.min(pause * 2);
     }
     if told {
         context.note(format!("the store has taken {}", delta.name()));
     }
-    (delta, Ok(()))
 }
 
 fn held_bytes(delta: &SealedDelta) -> u64 {

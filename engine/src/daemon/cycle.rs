@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::fulls::Fulls;
 use super::request::SidecarRequest;
 use super::session::{Ended, Session};
+use super::skew::on_the_stores_time;
 use crate::archive::Archive;
 use crate::backup::check_policy;
 use crate::capture::{Line, Outbox};
@@ -24,8 +25,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// on everything is tried again; at the end `Unavailable` where what was captured could not be made durable.
 pub async fn run_sidecar(archive: &Archive, request: &SidecarRequest, context: &RunContext) -> Result<()> {
     context.unless_stopped(check_policy(archive, context)).await?;
-    let outbox = Outbox::open(archive.clone(), request.memory_limit, context);
-    let (mut line, mut fulls) = (None, Fulls::none());
+    let (context, _watched) = on_the_stores_time(archive, context);
+    let context = &context;
+    let outbox = Outbox::open(archive.clone(), request.memory_limit, request.gauges.clone(), context);
+    let (mut line, mut fulls) = (None, Fulls::by(request.schedule.clone()));
     let ran = run_sessions((archive, &outbox), request, (&mut line, &mut fulls), context).await;
     fulls.call_off().await;
     if let Some(opening) = line.and_then(|line: Line| line.opening) {
@@ -82,6 +85,6 @@ async fn wait_for_room(outbox: &Outbox, context: &RunContext) {
 }
 
 /// Whether trying again cannot help before somebody has done something.
-fn is_hopeless(error: &Error) -> bool {
+pub(super) fn is_hopeless(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Refused | ErrorKind::Key | ErrorKind::Denied)
 }

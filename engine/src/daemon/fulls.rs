@@ -9,14 +9,18 @@ use std::future::pending;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::schedule::FullSchedule;
 use crate::backup::FullSummary;
+use crate::clock::{Clock, UnixMillis};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Between two attempts, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+/// The clock may be set while it is waited for.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a full is taken inside a lineage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +29,18 @@ pub(super) enum FullReason {
     AuthChanged,
     /// The deltas since the newest full have become many bytes.
     ManyDeltas,
+    /// The schedule says so.
+    Scheduled,
+}
+
+impl FullReason {
+    fn word(self) -> &'static str {
+        match self {
+            Self::AuthChanged => "auth-changed",
+            Self::ManyDeltas => "many-deltas",
+            Self::Scheduled => "scheduled",
+        }
+    }
 }
 
 impl fmt::Display for FullReason {
@@ -32,6 +48,7 @@ impl fmt::Display for FullReason {
         f.write_str(match self {
             Self::AuthChanged => "users, roles or permissions have changed",
             Self::ManyDeltas => "the deltas since the last one have become many",
+            Self::Scheduled => "it is time",
         })
     }
 }
@@ -57,6 +74,7 @@ pub(super) enum Turn {
 /// The full that is under way, and those that are wanted.
 #[derive(Debug)]
 pub(super) struct Fulls {
+    schedule: Option<FullSchedule>,
     wanted: BTreeSet<FullReason>,
     running: Option<Running>,
     next_attempt: Instant,
@@ -72,9 +90,9 @@ struct Running {
 }
 
 impl Fulls {
-    /// None is wanted.
-    pub(super) fn none() -> Self {
-        Self { wanted: BTreeSet::new(), running: None, next_attempt: Instant::now(), pause: PAUSES.0 }
+    /// None is wanted, until `schedule` says so.
+    pub(super) fn by(schedule: Option<FullSchedule>) -> Self {
+        Self { schedule, wanted: BTreeSet::new(), running: None, next_attempt: Instant::now(), pause: PAUSES.0 }
     }
 
     /// One is wanted that is begun after this call.
@@ -87,14 +105,23 @@ impl Fulls {
         self.wanted.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
 
+    /// A word for each reason, for counters.
+    pub(super) fn reasons(&self) -> impl Iterator<Item = &'static str> {
+        self.wanted.iter().map(|reason| reason.word())
+    }
+
     /// Another lineage was opened, with a full that has everything.
     pub(super) fn forget(&mut self) {
         self.wanted.clear();
+        if let Some(running) = &mut self.running {
+            running.reasons.clear();
+        }
         (self.next_attempt, self.pause) = (Instant::now(), PAUSES.0);
     }
 
-    /// Waits until there is something to do. A call that is dropped loses nothing.
-    pub(super) async fn turn(&mut self) -> Turn {
+    /// Waits until there is something to do, where the newest full of the lineage was begun at `newest`. A call that is
+    /// dropped loses nothing.
+    pub(super) async fn turn(&mut self, newest: UnixMillis, clock: &Clock) -> Turn {
         if let Some(running) = &mut self.running {
             let ended = (&mut running.task).await;
             let reasons = self.running.take().map(|running| running.reasons).unwrap_or_default();
@@ -102,10 +129,23 @@ impl Fulls {
             return Turn::Ended(ended.map_err(lost).flatten(), reasons);
         }
         if self.wanted.is_empty() {
-            return pending().await;
+            self.wait_for_schedule(newest, clock).await;
+            self.wanted.insert(FullReason::Scheduled);
         }
         sleep_until(self.next_attempt).await;
         Turn::Begin
+    }
+
+    async fn wait_for_schedule(&self, newest: UnixMillis, clock: &Clock) {
+        let Some(schedule) = &self.schedule else { return pending().await };
+        loop {
+            let now = clock.now();
+            match schedule.next_full(newest, now) {
+                Some(due) if due <= now => return,
+                Some(due) => sleep(LOOK_EVERY.min(Duration::from_millis(due.0.abs_diff(now.0)))).await,
+                None => return pending().await,
+            }
+        }
     }
 
     /// `task` takes one, for all that want one, and ends when `stop` is cancelled.

@@ -1,9 +1,14 @@
 //! The sidecar: a full where one is needed, and then everything that happens, for as long as it runs.
 
+mod alone;
 mod cycle;
 mod fulls;
 mod request;
+mod schedule;
 mod session;
+mod skew;
 
+pub use alone::run_fulls;
 pub use cycle::run_sidecar;
 pub use request::SidecarRequest;
+pub use schedule::FullSchedule;

@@ -2,18 +2,23 @@
 
 use std::time::Duration;
 
+use super::schedule::FullSchedule;
 use crate::backup::FullRequest;
-use crate::capture::CaptureOptions;
+use crate::capture::{CaptureOptions, Gauges};
 
 /// What a sidecar does.
 #[derive(Debug, Clone)]
 pub struct SidecarRequest {
     /// How fulls are taken, and of what.
     pub full: FullRequest,
+    /// When they are, beside those that are needed; none where there is no schedule.
+    pub schedule: Option<FullSchedule>,
     /// How deltas are.
     pub capture: CaptureOptions,
     /// Bytes of sealed deltas that may wait for the store.
     pub memory_limit: u64,
+    /// What is shown of it.
+    pub gauges: Gauges,
     /// How long a shutdown may take to make durable what was captured.
     pub shutdown_timeout: Duration,
 }

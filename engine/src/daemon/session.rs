@@ -10,11 +10,15 @@ use tokio_util::sync::CancellationToken;
 use super::fulls::{FullReason, Fulls, Taken, Turn};
 use super::request::SidecarRequest;
 use crate::archive::Archive;
-use crate::backup::{Beginning, SeamWitness, begin_full, begin_full_within, run_full, source};
-use crate::capture::{Capture, End, Line, Outbox, Pause, Resumed, Resumption, Trail, Witness, newest_line, resume};
-use crate::error::Result;
+use crate::backup::{
+    Beginning, FullSummary, HashKvOutcome, SeamWitness, begin_full, begin_full_within, run_full, source,
+};
+use crate::capture::{
+    Capture, End, Gauges, LastFull, Line, Outbox, Pause, Resumed, Resumption, Trail, Witness, newest_line, resume,
+};
+use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::{Member, WatchEnd};
-use crate::format::{HistoryDigest, LineageId, Seam, Source, TimeMark};
+use crate::format::{HistoryDigest, LineageId, NameKind, Seam, Source, TimeMark};
 use crate::revision::Revision;
 use crate::run::RunContext;
 
@@ -98,6 +102,7 @@ impl Session<'_> {
                 let Trail { lineage, .. } = &line.trail;
                 let position = line.trail.position().revision;
                 self.context.note(format!("going on with lineage {lineage} behind revision {position}"));
+                self.outbox.gauges().note(|figures| figures.watch_resumes += 1);
                 Ok(Some(*resumed))
             }
             Resumption::Unproven(why) => {
@@ -106,6 +111,7 @@ impl Session<'_> {
                     line.trail.lineage,
                     why.reason()
                 ));
+                self.outbox.gauges().note(|figures| *figures.fulls.entry(why.reason()).or_default() += 1);
                 Ok(None)
             }
         }
@@ -119,15 +125,21 @@ impl Session<'_> {
         let watch = self.context.unless_stopped(watching).await?;
         let lineage = begun.name().lineage;
         let trail = Trail::at_seam(lineage, begun.seam().clone(), begun.standing());
-        let (marked, auth_state) = (begun.time_mark().time, begun.auth_state().to_vec());
+        let (seam, auth_state) = (begun.time_mark(), begun.auth_state().to_vec());
         let stop = CancellationToken::new();
         let full = {
             let (archive, request) = (self.archive.clone(), self.request.full.clone());
             let context = RunContext { stop: stop.clone(), ..self.context.clone() };
-            tokio::spawn(async move { run_full(begun, &archive, &request, &context).await.map(drop) })
+            let gauges = self.outbox.gauges().clone();
+            tokio::spawn(async move {
+                let full = run_full(begun, &archive, &request, &context).await?;
+                gauges.note(|figures| figures.durable = Some(seam));
+                show_full(&gauges, &full);
+                Ok(())
+            })
         };
         let resumed = Resumed { watch, ahead: None, penultimate: None };
-        Ok((Line::opened_by(trail, (marked, auth_state), full, stop), resumed))
+        Ok((Line::opened_by(trail, (seam.time, auth_state), full, stop), resumed))
     }
 
     /// Captures until the watch, the lineage or the store's patience ends; whether the line may be gone on with.
@@ -143,7 +155,8 @@ impl Session<'_> {
         let mut capture = Capture::begin(channels, options, self.context, (member.clone(), source.clone()), resumed);
         loop {
             let opening = line.opening.is_some();
-            let turn = async { if opening { pending().await } else { self.fulls.turn().await } };
+            let (newest, clock) = (line.fulls.newest, &self.context.clock);
+            let turn = async { if opening { pending().await } else { self.fulls.turn(newest, clock).await } };
             match capture.follow(line, turn).await? {
                 Pause::Opened => {
                     self.context.note(format!("lineage {} is open", line.trail.lineage));
@@ -198,6 +211,11 @@ impl Session<'_> {
                 Beginning::Unproven(why) => Ok(Taken::Unproven(why)),
             }
         });
+        self.outbox.gauges().note(|figures| {
+            for reason in self.fulls.reasons() {
+                *figures.fulls.entry(reason).or_default() += 1;
+            }
+        });
         self.fulls.begun(task, stop);
     }
 
@@ -206,7 +224,11 @@ impl Session<'_> {
         let error = match taken {
             Ok(Taken::Stored(full)) => {
                 self.context.note(format!("{} is durable", full.name));
-                line.fulls.newest = full.name.created;
+                // It may be the last one of a lineage that has ended meanwhile.
+                if full.name.lineage == line.trail.lineage {
+                    line.fulls.newest = full.name.created;
+                }
+                show_full(self.outbox.gauges(), &full);
                 self.fulls.succeeded();
                 return None;
             }
@@ -214,9 +236,16 @@ impl Session<'_> {
             Ok(Taken::Unproven(why)) if reasons.contains(&FullReason::AuthChanged) => {
                 return Some(format!("users, roles or permissions have changed, and a full here is not proven: {why}"));
             }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                Error::new(ErrorKind::Unavailable, "capture has paused beside it").caused_by(error)
+            }
             Ok(Taken::Unproven(error)) | Err(error) => error,
         };
+        if reasons.is_empty() {
+            return None;
+        }
         let again = self.fulls.failed(reasons);
+        self.outbox.gauges().note(|figures| figures.failed_fulls += 1);
         self.context.warn(format!("a full beside capture has failed, and is tried again in {again:?}: {error}"));
         None
     }
@@ -228,6 +257,20 @@ impl Session<'_> {
         let resumed = self.resume(member, &mut older).await?;
         Ok(resumed.map(|resumed| (older, resumed)))
     }
+}
+
+fn show_full(gauges: &Gauges, full: &FullSummary) {
+    let revision = match full.name.kind {
+        NameKind::Full { seam } => seam,
+        NameKind::Delta { last, .. } => last,
+    };
+    let (begun, finished, stored_bytes) = (full.started, full.finished, full.stored_bytes);
+    gauges.note(|figures| {
+        figures.last_full = Some(LastFull { revision, begun, finished, stored_bytes });
+        if let HashKvOutcome::Stored(answer) = &full.hash_kv {
+            figures.last_hash_kv_ms = Some(answer.duration_ms);
+        }
+    });
 }
 
 #[async_trait]

@@ -54,6 +54,18 @@ impl FrameHeader {
         bytes
     }
 
+    /// The frame at the beginning of `bytes`, which is to be frame `number`. Nothing of it is proven yet.
+    ///
+    /// # Errors
+    /// `Damaged` where there is not a whole one.
+    pub fn first(bytes: &[u8], number: u32, role: FrameRole) -> Result<&[u8]> {
+        let payload_bytes = bytes.get(4..8).and_then(|word| word.first_chunk()).map(|word| u32::from_le_bytes(*word));
+        let whole = payload_bytes.and_then(|payload| bytes.get(..FRAME_HEADER_BYTES + payload as usize + TAG_BYTES));
+        let frame = whole.ok_or_else(|| Error::new(ErrorKind::Damaged, format!("frame {number} is cut short")))?;
+        Self::split(frame, number, role)?;
+        Ok(frame)
+    }
+
     /// Reads the header of frame `number` and splits the frame into payload and tag.
     ///
     /// # Errors

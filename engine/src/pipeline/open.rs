@@ -28,6 +28,18 @@ impl Opener {
         self.frame((number, FrameRole::Chunk), None, frame, max_plain_bytes, plain)
     }
 
+    /// The payload of chunk `number`, compressed as it was, and in `plain` what it holds.
+    ///
+    /// # Errors
+    /// As [`Self::chunk`].
+    pub fn payload(&self, number: u32, frame: &[u8], max_plain_bytes: usize, plain: &mut Vec<u8>) -> Result<Vec<u8>> {
+        self.chunk(number, frame, max_plain_bytes, plain)?;
+        let (header, payload, tag) = FrameHeader::split(frame, number, FrameRole::Chunk)?;
+        let mut opened = payload.to_vec();
+        self.protector.open(&header, None, &mut opened, tag)?;
+        Ok(opened)
+    }
+
     /// The same for the footer of the object called `name`.
     ///
     /// # Errors

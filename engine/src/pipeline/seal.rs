@@ -30,6 +30,16 @@ impl CompressionLevel {
     }
 }
 
+impl CompressionLevel {
+    /// A level with this codec.
+    pub fn of(codec: Codec) -> Self {
+        match codec {
+            Codec::Stored => Self::None,
+            Codec::Zstd => Self::default(),
+        }
+    }
+}
+
 impl Default for CompressionLevel {
     /// zstd level 1: beside an etcd, CPU is dearer than bytes.
     fn default() -> Self {
@@ -58,6 +68,17 @@ impl Sealer {
         self.frame(number, FrameRole::Chunk, None, plain, frame)
     }
 
+    /// Writes chunk `number`, which is compressed by the codec of this level already and has `plain_bytes` of plaintext.
+    ///
+    /// # Errors
+    /// `Internal` for a frame over 4 GiB.
+    pub fn compressed_chunk(&self, number: u32, payload: &[u8], plain_bytes: usize, frame: &mut Vec<u8>) -> Result<()> {
+        frame.clear();
+        frame.resize(FRAME_HEADER_BYTES, 0);
+        frame.extend_from_slice(payload);
+        self.protect(number, FrameRole::Chunk, None, plain_bytes, frame)
+    }
+
     /// Writes the footer, bound to the object's `name`, as frame `number`.
     ///
     /// # Errors
@@ -74,10 +95,22 @@ impl Sealer {
             CompressionLevel::None => frame.extend_from_slice(plain),
             CompressionLevel::Zstd(level) => self.compress(level, plain, frame)?,
         }
+        self.protect(number, role, name, plain.len(), frame)
+    }
+
+    /// Fills in the header of `frame`, which has its payload, and puts the tag behind it.
+    fn protect(
+        &self,
+        number: u32,
+        role: FrameRole,
+        name: Option<&str>,
+        plain_bytes: usize,
+        frame: &mut Vec<u8>,
+    ) -> Result<()> {
         let payload_bytes = frame.len() - FRAME_HEADER_BYTES;
         let length = |bytes| u32::try_from(bytes).map_err(|_| Error::new(ErrorKind::Internal, "a frame is over 4 GiB"));
         let header =
-            FrameHeader { number, payload_bytes: length(payload_bytes)?, plain_bytes: length(plain.len())?, role };
+            FrameHeader { number, payload_bytes: length(payload_bytes)?, plain_bytes: length(plain_bytes)?, role };
         frame[..FRAME_HEADER_BYTES].copy_from_slice(&header.encode());
         let tag: [u8; TAG_BYTES] = self.protector.protect(&header, name, &mut frame[FRAME_HEADER_BYTES..])?;
         frame.extend_from_slice(&tag);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::clock::UnixMillis;
 use crate::error::Result;
 use crate::store::listing::{ListPage, ListQuery, PendingUpload};
 use crate::store::object::{ByteRange, ETag, ObjectMeta, PartNumber, ReadAnswer};
@@ -46,6 +47,11 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
 
     /// Removes such an upload with its parts; one that is not there is no error.
     async fn abort_pending(&self, upload: &PendingUpload) -> Result<()>;
+
+    /// What time it is by the store's clock, where it has told since it was opened.
+    fn time(&self) -> Option<UnixMillis> {
+        None
+    }
 
     /// The ability to sign URLs, where the store has it.
     fn presigner(&self) -> Option<&dyn Presign> {

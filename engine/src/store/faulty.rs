@@ -179,6 +179,10 @@ impl ObjectStore for FaultyStore {
         self.inner.describe()
     }
 
+    fn time(&self) -> Option<UnixMillis> {
+        self.inner.time()
+    }
+
     async fn put(&self, key: &str, body: Bytes) -> Result<()> {
         self.pass(Call::Put, key, self.inner.put(key, body)).await
     }

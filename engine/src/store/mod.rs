@@ -17,6 +17,7 @@ mod connector;
 mod extent;
 mod ledger;
 mod retry;
+mod times;
 
 // The stores, and a source that is none.
 mod http;

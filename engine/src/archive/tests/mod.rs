@@ -3,6 +3,7 @@
 mod damage;
 mod deltas;
 mod faults;
+mod merge;
 mod selection;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! From options to an SDK client that behaves as the store's dialect asks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -15,6 +16,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::options::{Addressing, Checksums, Credentials, Dialect, Provider, StoreOptions, with_scheme};
 use crate::store::s3::http::Http;
+use crate::store::times::ToldTime;
 
 /// A client with what its requests need to know.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(super) struct Connected {
     /// `None`: Amazon's own.
     pub(super) endpoint: Option<String>,
     pub(super) credentials: Option<SharedCredentialsProvider>,
+    /// The clock of whoever answers.
+    pub(super) told_time: Arc<ToldTime>,
 }
 
 /// Builds the client. The SDK neither retries nor times out: `retry` and `pace` of this room do, alike for all calls.
@@ -32,6 +36,7 @@ pub(super) struct Connected {
 /// `Invalid` for an endpoint or a CA file that cannot be used.
 pub(super) async fn connect(options: &StoreOptions) -> Result<Connected> {
     let http = Http::new(options.tls.client_config()?, options.pace);
+    let told_time = http.told_time();
     let given = options.endpoint.as_deref().map(|endpoint| with_scheme(endpoint, "https"));
     if let Some(endpoint) = &given {
         check_endpoint(endpoint)?;
@@ -60,7 +65,7 @@ pub(super) async fn connect(options: &StoreOptions) -> Result<Connected> {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     }
     let credentials = shared.credentials_provider();
-    Ok(Connected { client: Client::from_conf(builder.build()), dialect, endpoint, credentials })
+    Ok(Connected { client: Client::from_conf(builder.build()), dialect, endpoint, credentials, told_time })
 }
 
 /// How long one call may wait for its answer; connecting is bounded by the connector itself.

@@ -13,24 +13,31 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
-use hyper::header::{CONTENT_LENGTH, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, DATE, HeaderValue};
 use hyper::{Method, Request};
 use rustls::ClientConfig;
 
 use crate::store::connector::{HttpClient as Client, http_client};
 use crate::store::options::Pace;
 use crate::store::s3::pace::{Counted, Paced, Sent, watched};
+use crate::store::times::ToldTime;
 
 /// The client of one store; clones share connections.
 #[derive(Clone)]
 pub(super) struct Http {
     client: Client<Counted>,
     pace: Pace,
+    told_time: Arc<ToldTime>,
 }
 
 impl Http {
     pub(super) fn new(tls: ClientConfig, pace: Pace) -> Self {
-        Self { client: http_client(tls, pace), pace }
+        Self { client: http_client(tls, pace), pace, told_time: Arc::default() }
+    }
+
+    /// The server's clock.
+    pub(super) fn told_time(&self) -> Arc<ToldTime> {
+        self.told_time.clone()
     }
 
     async fn send(self, request: HttpRequest, answer_timeout: Duration) -> Result<HttpResponse, ConnectorError> {
@@ -42,6 +49,9 @@ impl Http {
             .await
             .map_err(|error| ConnectorError::timeout(error.into()))?
             .map_err(|error| ConnectorError::io(error.into()))?;
+        if let Some(date) = answer.headers().get(DATE).and_then(|date| date.to_str().ok()) {
+            self.told_time.hear(date);
+        }
         let answer = answer.map(|body| SdkBody::from_body_1_x(Paced::new(body, self.pace)));
         HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
     }

@@ -30,6 +30,7 @@ use crate::store::object::{ByteRange, ETag, ObjectMeta, ReadAnswer};
 use crate::store::options::{Dialect, Pace, StoreOptions};
 use crate::store::presign::Presign;
 use crate::store::retry::RetryPolicy;
+use crate::store::times::ToldTime;
 
 use failure::{S3Failure, Subject};
 use upload::S3Upload;
@@ -55,6 +56,7 @@ struct Shared {
     retry: RetryPolicy,
     /// Who signs.
     credentials: Option<SharedCredentialsProvider>,
+    told_time: Arc<ToldTime>,
 }
 
 /// What vouches for the bytes of an upload on their way.
@@ -89,6 +91,7 @@ impl S3Store {
                 pace: options.pace,
                 retry: options.retry,
                 credentials: connected.credentials,
+                told_time: connected.told_time,
             }),
         })
     }
@@ -167,6 +170,10 @@ fn length(body: &Bytes) -> i64 {
 impl ObjectStore for S3Store {
     fn describe(&self) -> String {
         self.shared.described.clone()
+    }
+
+    fn time(&self) -> Option<UnixMillis> {
+        self.shared.told_time.now()
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<()> {

@@ -1,0 +1,86 @@
+//! A sidecar without deltas: fulls by the schedule, each in a lineage of its own.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::cycle::is_hopeless;
+use super::schedule::FullSchedule;
+use super::skew::on_the_stores_time;
+use crate::archive::Archive;
+use crate::backup::{FullRequest, take_full};
+use crate::clock::UnixMillis;
+use crate::error::{ErrorKind, Result};
+use crate::etcd::Member;
+use crate::format::NameKind;
+use crate::run::RunContext;
+
+/// Between two attempts, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+/// The clock may be set while it is waited for.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Takes fulls when `schedule` says so, until the operator stops it; at once where the cluster has none.
+///
+/// # Errors
+/// What is wrong from the start: flags, keys, permissions. Later on everything is tried again.
+pub async fn run_fulls(
+    archive: &Archive,
+    request: &FullRequest,
+    schedule: &FullSchedule,
+    context: &RunContext,
+) -> Result<()> {
+    let (context, _watched) = on_the_stores_time(archive, context);
+    let context = &context;
+    let (mut pause, longest) = PAUSES;
+    let mut newest = None;
+    let mut worked = false;
+    loop {
+        let attempt = async {
+            let newest = match newest {
+                Some(newest) => Some(newest),
+                None => newest_full(archive, request, context).await?,
+            };
+            wait_until_due(schedule, newest, context).await;
+            take_full(archive, request, context).await
+        };
+        match context.unless_stopped(attempt).await {
+            Ok(full) => {
+                context.note(format!("{} is durable", full.name));
+                (newest, worked, pause) = (Some(full.name.created), true, PAUSES.0);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(error) if !worked && is_hopeless(&error) => return Err(error),
+            Err(error) => {
+                context.warn(format!("a full has failed, and is tried again in {pause:?}: {error}"));
+                let until = Instant::now() + pause;
+                pause = longest.min(pause * 2);
+                tokio::select! {
+                    () = context.stop.cancelled() => return Ok(()),
+                    () = sleep_until(until) => {}
+                }
+            }
+        }
+    }
+}
+
+async fn wait_until_due(schedule: &FullSchedule, newest: Option<UnixMillis>, context: &RunContext) {
+    let Some(newest) = newest else { return };
+    loop {
+        let now = context.clock.now();
+        match schedule.next_full(newest, now) {
+            Some(due) if due <= now => return,
+            Some(due) => sleep(LOOK_EVERY.min(Duration::from_millis(due.0.abs_diff(now.0)))).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// When the newest full of the cluster was begun.
+async fn newest_full(archive: &Archive, request: &FullRequest, context: &RunContext) -> Result<Option<UnixMillis>> {
+    let cluster = Member::pin(&request.etcd, &*context.monitor).await?.identity().cluster;
+    let catalogue = archive.catalogue().await?;
+    let is_full = |kind| matches!(kind, NameKind::Full { .. });
+    let of_cluster = catalogue.newest_first().into_iter().map(|entry| entry.name);
+    Ok(of_cluster.filter(|name| name.lineage.cluster == cluster && is_full(name.kind)).map(|name| name.created).next())
+}
