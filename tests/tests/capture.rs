@@ -61,6 +61,19 @@ async fn every_record_is_captured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_first_full_holds_is_called_durable() {
+    let site = Site::local();
+    let etcd = Etcd::start(EtcdVersion::V3_6).await;
+    let mut client = etcd.client().await;
+    put_some(&mut client, 0..20).await;
+    let mut sidecar = Sidecar::start(&site, &[etcd.endpoint()]);
+    sidecar.opened(1).await;
+    // Nothing is written that a delta could tell of.
+    assert_eq!(sidecar.durable_revision(), current_revision(&mut client).await);
+    sidecar.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn writes_during_the_first_full_are_captured() {
     let site = Site::local();
     let etcd = Etcd::start(EtcdVersion::V3_6).await;

@@ -19,6 +19,7 @@ use crate::capture::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::{Member, WatchEnd};
 use crate::format::{HistoryDigest, LineageId, NameKind, Seam, Source, TimeMark};
+use crate::monitor::Event;
 use crate::revision::Revision;
 use crate::run::RunContext;
 
@@ -133,6 +134,8 @@ impl Session<'_> {
             let gauges = self.outbox.gauges().clone();
             tokio::spawn(async move {
                 let full = run_full(begun, &archive, &request, &context).await?;
+                // Before any delta can be: they wait for this task's end.
+                context.monitor.tell(Event::Durable { lineage: lineage.to_string(), revision: seam.revision });
                 gauges.note(|figures| figures.durable = Some(seam));
                 show_full(&gauges, &full);
                 Ok(())
