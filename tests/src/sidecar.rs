@@ -121,9 +121,14 @@ impl Sidecar {
 
 /// The last revision that `said` calls durable, in the lineage that it speaks of last.
 fn durable(said: &str) -> i64 {
-    let last = said.lines().rev().find(|line| line.contains("durable_revision"));
-    let json: Option<serde_json::Value> = last.and_then(|line| serde_json::from_str(line).ok());
-    json.and_then(|json| json["durable_revision"].as_i64()).unwrap_or(0)
+    durable_point(said).map_or(0, |(_, revision)| revision)
+}
+
+/// The lineage and the revision that `said` calls durable last.
+pub fn durable_point(said: &str) -> Option<(String, i64)> {
+    let last = said.lines().rev().find(|line| line.contains("durable_revision"))?;
+    let json: serde_json::Value = serde_json::from_str(last).ok()?;
+    Some((json["lineage"].as_str()?.to_owned(), json["durable_revision"].as_i64()?))
 }
 
 /// What an archive holds.
