@@ -41,7 +41,7 @@ impl LeaseBook {
     /// Puts name these leases.
     pub(super) fn see(&mut self, ids: &[i64]) {
         for id in ids {
-            let known = self.granted.contains_key(id) || self.unanswered.contains(id);
+            let known = self.knows(*id) || self.unanswered.contains(id);
             if !known && self.awaited.insert(*id) && !self.asked.contains(id) {
                 self.unasked.remove(id);
                 self.urgent.insert(*id);
@@ -52,12 +52,17 @@ impl LeaseBook {
         }
     }
 
+    /// Whether the source has told. What was assumed of a lease that was gone says nothing of one that has its id now.
+    fn knows(&self, id: i64) -> bool {
+        self.granted.get(&id).is_some_and(|grant| grant.known == LeaseTtl::Granted)
+    }
+
     /// The source has exactly these leases.
     pub(super) fn list(&mut self, ids: Vec<i64>) {
         self.unasked.append(&mut self.unanswered);
         let ids: BTreeSet<i64> = ids.into_iter().collect();
         let known = self.granted.len();
-        self.granted.retain(|id, _| ids.contains(id));
+        self.granted.retain(|id, grant| ids.contains(id) && grant.known == LeaseTtl::Granted);
         let unknown: Vec<i64> = ids.iter().filter(|id| !self.granted.contains_key(id)).copied().collect();
         // A list that says nothing new is not worth storing.
         if self.granted.len() < known || !unknown.is_empty() {
@@ -122,5 +127,33 @@ impl LeaseBook {
     /// Whether there is something to tell.
     pub(super) fn has_news(&self) -> bool {
         !self.new.is_empty() || (self.listed.is_some() && !self.is_asking())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn book(known: LeaseTtl) -> LeaseBook {
+        let grant = LeaseGrant { id: -5, ttl_s: ASSUMED_TTL_S, known };
+        LeaseBook { granted: BTreeMap::from([(-5, grant)]), ..LeaseBook::default() }
+    }
+
+    #[test]
+    fn a_lease_that_was_gone_is_asked_about_when_its_id_comes_again() {
+        let mut seen = book(LeaseTtl::Assumed);
+        seen.see(&[-5]);
+        assert!(seen.is_asking());
+        let mut listed = book(LeaseTtl::Assumed);
+        listed.list(vec![-5]);
+        assert!(listed.is_asking());
+    }
+
+    #[test]
+    fn a_lease_is_asked_about_once() {
+        let mut known = book(LeaseTtl::Granted);
+        known.see(&[-5]);
+        known.list(vec![-5]);
+        assert!(!known.is_asking() && !known.has_news());
     }
 }
