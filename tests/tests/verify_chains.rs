@@ -1,16 +1,20 @@
 //! `verify` and `list` of captured histories: what is sound is told to be, and what is not is named.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use etcdbr_engine::archive::{BackupEntry, WriteLimits};
-use etcdbr_engine::clock::UnixMillis;
+use etcdbr_engine::archive::{BackupEntry, ReadLimits, Selection, WriteLimits};
+use etcdbr_engine::clock::{Clock, UnixMillis};
 use etcdbr_engine::format::{
     BackupName, CaptureFacts, FooterFacts, HashKvAnswer, HistoryDigest, HistoryFold, NameKind, ObjectNonce, Seam,
     SeamProof,
 };
+use etcdbr_engine::monitor::Silent;
 use etcdbr_engine::pipeline::CompressionLevel;
 use etcdbr_engine::record::Record;
 use etcdbr_engine::revision::Revision;
+use etcdbr_engine::run::RunContext;
+use etcdbr_engine::verify::{Scope, Verdict, VerifyRequest, plan_verify, run_verify};
 use etcdbr_tests::etcd::{Etcd, EtcdVersion};
 use etcdbr_tests::etcdbr::Outcome;
 use etcdbr_tests::keyspace::{current_revision, hash_kv};
@@ -20,6 +24,7 @@ use etcdbr_tests::scenario::{Site, assert_failed, write_history};
 use etcdbr_tests::sidecar::{Captured, Sidecar};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
 /// A captured history in a directory.
 struct Story {
@@ -356,4 +361,38 @@ async fn fulls_beside_capture_are_held_against_the_deltas_between_them() {
     assert!(told.len() >= 2, "{}", outcome.stdout);
     let compared = |document: &&Value| !document["delta_hashkv"].as_array().unwrap().is_empty();
     assert!(told.iter().filter(compared).count() > 0, "{}", outcome.stdout);
+}
+
+/// What is deleted between the listing and the reading is not damage where something else has the same records, and a gap
+/// where nothing has.
+#[tokio::test(flavor = "multi_thread")]
+async fn deltas_that_vanish_under_a_verification() {
+    for scope in [Scope::All, Scope::One(Selection::Latest)] {
+        let story = story().await;
+        let context = RunContext { clock: Clock::system(), monitor: Arc::new(Silent), stop: CancellationToken::new() };
+        let archive = story.captured.archive();
+        let (scratch_dir, limits) = (story.site.path(""), ReadLimits::default());
+        let request = || VerifyRequest { scope: scope.clone(), scratch_dir: scratch_dir.clone(), limits };
+        let (_, records) = story.records().await;
+        let all = deltas(&story.captured);
+        let (first, last) = (range(&all[1].name).0, range(&all[2].name).1);
+        let inside: Vec<Record> =
+            records.into_iter().filter(|record| (first..=last).contains(&record.main.0)).collect();
+        let before = story.digest(first - 1).await;
+        let mut told = Vec::new();
+        let mut report = |verdict: Verdict<'_>| told.push((verdict.backup.name, verdict.outcome.is_ok()));
+
+        let plan = plan_verify(archive, request()).await.unwrap();
+        let wide = story.plant(&inside, before).await;
+        for delta in &all[1..=2] {
+            std::fs::remove_file(object(&story.site, &delta.name)).unwrap();
+        }
+        let summary = run_verify(archive, &plan, &context, &mut report).await.unwrap();
+        assert_eq!(summary.sound, 1, "{scope:?}");
+        let plan = plan_verify(archive, request()).await.unwrap();
+        std::fs::remove_file(object(&story.site, &wide)).unwrap();
+        let error = run_verify(archive, &plan, &context, &mut report).await.unwrap_err();
+        assert!(error.to_string().contains(&format!("revisions {first} to {last} are missing")), "{error}");
+        assert!(told.iter().any(|(_, sound)| *sound), "{told:?}");
+    }
 }

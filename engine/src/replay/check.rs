@@ -93,8 +93,11 @@ fn survey(
     mut surveys: Vec<HashSurvey>,
     watched: &mut Watched,
 ) -> Result<Vec<HashReading>> {
+    let hashes = !surveys.is_empty();
     let mut see = |record: &RecordRef<'_>| surveys.iter_mut().try_for_each(|survey| survey.see(record));
-    image.records(Scrutiny::Readable, &mut see)?;
+    if hashes {
+        image.records(Scrutiny::Readable, &mut see)?;
+    }
     let mut overlap = Overlap::with(image)?;
     records.each_batch(|batch| {
         let object = batch.object();
