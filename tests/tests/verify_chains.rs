@@ -396,3 +396,38 @@ async fn deltas_that_vanish_under_a_verification() {
         assert!(told.iter().any(|(_, sound)| *sound), "{told:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lineage_without_a_full_restores_nothing() {
+    let story = story().await;
+    let (site, lineage) = (&story.site, story.captured.lineages()[0]);
+    std::fs::remove_file(object(site, &lineage.latest_full().unwrap().name)).unwrap();
+    let listed = site.command(&["list"]).succeed().stdout;
+    assert!(listed.contains("NOTHING OF IT CAN BE RESTORED"), "{listed}");
+    let json = site.command(&["list", "--output=json"]).succeed().json();
+    assert_eq!(json["lineages"][0]["restores"], json!([]));
+    assert_failed(&verify(site, &["--all"]), 3, &["no full backup"]);
+    assert_failed(&verify(site, &[]), 3, &[&lineage.id.to_string()]);
+    // Beside another lineage its deltas are read all the same, and the log says what they are worth.
+    site.backup(&story.source);
+    let outcome = verify(site, &["--all"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(&format!("lineage {} has no full", lineage.id)), "{}", outcome.stderr);
+    damage(&object(site, &deltas(&story.captured)[0].name));
+    assert_failed(&verify(site, &["--all"]), 6, &[&deltas(&story.captured)[0].name.to_string()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_says_whether_backups_are_encrypted() {
+    let site = Site::local();
+    let source = Etcd::start(EtcdVersion::V3_6).await;
+    let empty = site.unkeyed(&["list", "--output=json"]).succeed().json();
+    assert_eq!((&empty["encrypted"], &empty["totals"]["fulls"]), (&Value::Null, &json!(0)));
+    site.unkeyed(&["snapshot", "--once", "--endpoints", &source.endpoint()]).succeed();
+    for flags in [&["list"][..], &["list", "--details"]] {
+        let text = site.unkeyed(flags).succeed().stdout;
+        assert!(text.contains("in all: 1 fulls, 0 deltas, 0 marks, ") && text.contains("NOT ENCRYPTED"), "{text}");
+        let json = site.unkeyed(flags).arg("--output=json").succeed().json();
+        assert_eq!((&json["encrypted"], &json["totals"]["fulls"]), (&json!(false), &json!(1)));
+    }
+}
