@@ -322,3 +322,71 @@ async fn very_many_leases_keep_within_the_memory() {
     let json = site.restore(&[Seat::new("m0")], 0, &site.path("restored")).arg("--output=json").succeed().json();
     assert_eq!((json["leases"].as_u64(), json["granted_leases"].as_u64()), (Some(LEASES as u64 + 1), Some(0)));
 }
+
+// --- kill -9 ------------------------------------------------------------------------------------------------------------
+
+/// Every step from the watch to the durable revision, as the store sees it: nothing has come, a request has come and
+/// nothing is stored, all is stored and nobody was told. Whatever was called durable restores, and capture goes on without
+/// a gap and without a new full.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_each_step_to_the_durable_revision_it_goes_on() {
+    let steps = [Act::Answer(503, "SlowDown"), Act::CutRequest(100), Act::Silence, Act::LoseAnswer];
+    let server = S3Server::start(Mode::Plain, BUCKET).await;
+    let site = s3_site(&server);
+    let etcd = Etcd::start(EtcdVersion::V3_6).await;
+    let mut client = etcd.client().await;
+    put_some(&mut client, 0..20).await;
+    let mut written = 20;
+    for (step, act) in steps.into_iter().enumerate() {
+        let mut sidecar = Sidecar::start(&site, &[etcd.endpoint()]);
+        match step {
+            0 => sidecar.opened(1).await,
+            _ => sidecar.said("going on with lineage", 1).await,
+        }
+        put_some(&mut client, written..written + 10).await;
+        sidecar.durable(current_revision(&mut client).await).await;
+        let asked = server.count(Operation::Put);
+        server.fail_all(Operation::Put, act);
+        put_some(&mut client, written + 10..written + 20).await;
+        until(|| server.count(Operation::Put) > asked).await;
+        let said = sidecar.durable_revision();
+        sidecar.kill9();
+        server.heal();
+        let captured = captured_in(&server, &site).await;
+        assert_eq!(captured.lineages().len(), 1, "{act:?}");
+        let (_, records) = captured.records(captured.lineages()[0]).await;
+        assert!(records.last().is_some_and(|record| record.main.0 >= said), "{said} was said to be durable: {act:?}");
+        written += 20;
+    }
+    let mut sidecar = Sidecar::start(&site, &[etcd.endpoint()]);
+    sidecar.durable(current_revision(&mut client).await).await;
+    sidecar.stop();
+    assert_captured(&captured_in(&server, &site).await, 1, &mut client).await;
+}
+
+/// Killed while its first full is on its way: nothing was called durable, and the next one begins anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_its_first_full_is_durable_it_begins_anew() {
+    for act in [Act::Silence, Act::LoseAnswer] {
+        let server = S3Server::start(Mode::Plain, BUCKET).await;
+        let site = s3_site(&server);
+        let etcd = Etcd::start(EtcdVersion::V3_7).await;
+        let mut client = etcd.client().await;
+        put_some(&mut client, 0..20).await;
+        server.fail_all(Operation::Put, act);
+        let sidecar = Sidecar::start(&site, &[etcd.endpoint()]);
+        until(|| server.count(Operation::Put) > 0).await;
+        put_some(&mut client, 20..40).await;
+        assert_eq!(sidecar.durable_revision(), 0);
+        sidecar.kill9();
+        server.heal();
+        let left = captured_in(&server, &site).await;
+        assert!(left.lineages().iter().all(|lineage| lineage.backups.len() == 1), "a delta without its full");
+        let mut sidecar = Sidecar::start(&site, &[etcd.endpoint()]);
+        put_some(&mut client, 40..60).await;
+        sidecar.durable(current_revision(&mut client).await).await;
+        sidecar.stop();
+        // What was stored without an answer is a full like any other, and is gone on with.
+        assert_captured(&captured_in(&server, &site).await, 1, &mut client).await;
+    }
+}
