@@ -86,6 +86,11 @@ impl Sidecar {
         }
     }
 
+    /// All that it has said.
+    pub fn words(&self) -> String {
+        self.running.said()
+    }
+
     /// The revision that it said is durable.
     pub fn durable_revision(&self) -> i64 {
         durable(&self.running.said())

@@ -32,6 +32,7 @@ mod harness;
 mod http_source;
 mod leases;
 mod memory;
+mod metrics;
 mod model;
 mod plain_restore;
 mod point_in_time;

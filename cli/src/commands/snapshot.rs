@@ -1,5 +1,6 @@
 //! `etcdbr snapshot`: back up a running etcd into the archive.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -7,7 +8,7 @@ use clap::builder::BoolishValueParser;
 use etcdbr_engine::archive::WriteLimits;
 use etcdbr_engine::backup::{FullRequest, FullSummary, HashKvOutcome, HashKvPolicy, take_full};
 use etcdbr_engine::capture::{CaptureOptions, CutLimits, Gauges};
-use etcdbr_engine::daemon::{FullSchedule, SidecarRequest, run_fulls, run_sidecar};
+use etcdbr_engine::daemon::{FullSchedule, Listener, SidecarRequest, run_fulls, run_sidecar};
 use etcdbr_engine::etcd::WatchLimits;
 use etcdbr_engine::pipeline::CompressionLevel;
 use etcdbr_engine::run::RunContext;
@@ -74,6 +75,9 @@ pub(crate) struct SnapshotArgs {
     /// How long a shutdown may take to store what was captured
     #[arg(long, env = "ETCDBR_SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = parse_duration, help_heading = "Deltas")]
     shutdown_timeout: Duration,
+    /// Answer /metrics (Prometheus), /healthz and /readyz at this address, as in 127.0.0.1:9379 [default: nowhere]
+    #[arg(long, env = "ETCDBR_METRICS_ADDR", value_name = "IP:PORT", conflicts_with = "once")]
+    metrics_addr: Option<SocketAddr>,
     #[command(flatten)]
     etcd: EtcdArgs,
     /// Ask etcd for its HashKV, which restores are proven with, at most this often; the member stands still meanwhile.
@@ -141,20 +145,23 @@ pub(crate) async fn run(args: SnapshotArgs, format: OutputFormat, context: &RunC
                 context
                     .note("deltas are taken: etcdbrctl would have switched them off, with a period below one second");
             }
-            let sidecar = SidecarRequest {
-                full: request,
-                schedule,
-                capture,
-                memory_limit,
-                gauges: Gauges::default(),
-                shutdown_timeout,
-            };
+            let gauges = Gauges::default();
+            let _listener = listener(args.metrics_addr, &gauges, context).await?;
+            let sidecar = SidecarRequest { full: request, schedule, capture, memory_limit, gauges, shutdown_timeout };
             return run_sidecar(&archive, &sidecar, context).await;
         }
     }
     let summary = take_full(&archive, &request, context).await?;
     output::result(format, &text(&summary), &document(&summary));
     Ok(())
+}
+
+/// Answers where it was told to.
+async fn listener(addr: Option<SocketAddr>, gauges: &Gauges, context: &RunContext) -> Result<Option<Listener>> {
+    let Some(addr) = addr else { return Ok(None) };
+    let listener = Listener::open(addr, gauges.clone(), context.clock.clone()).await?;
+    context.note(format!("metrics are at http://{}/metrics", listener.addr()));
+    Ok(Some(listener))
 }
 
 /// What it does without `--once`.

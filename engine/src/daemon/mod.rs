@@ -2,7 +2,9 @@
 
 mod alone;
 mod cycle;
+mod exposition;
 mod fulls;
+mod listener;
 mod request;
 mod schedule;
 mod session;
@@ -10,5 +12,6 @@ mod skew;
 
 pub use alone::run_fulls;
 pub use cycle::run_sidecar;
+pub use listener::Listener;
 pub use request::SidecarRequest;
 pub use schedule::FullSchedule;

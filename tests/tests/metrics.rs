@@ -1,0 +1,76 @@
+//! What the sidecar shows to Prometheus and to a supervisor.
+
+use etcdbr_tests::etcd::{Etcd, EtcdVersion};
+use etcdbr_tests::keyspace::current_revision;
+use etcdbr_tests::s3::{Act, Mode, Operation, S3Server};
+use etcdbr_tests::scenario::{BUCKET, Site, assert_failed};
+use etcdbr_tests::sidecar::Sidecar;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Status and body of an answer.
+async fn ask(addr: &str, method: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split_whitespace().nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+async fn figure(addr: &str, name: &str) -> Option<f64> {
+    let (status, text) = ask(addr, "GET", "/metrics").await;
+    assert_eq!(status, 200, "{text}");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(line.parse().unwrap())
+}
+
+/// Where the sidecar says that it answers.
+async fn address(sidecar: &mut Sidecar) -> String {
+    sidecar.said("metrics are at http://", 1).await;
+    let said = sidecar.words();
+    let rest = said.split_once("metrics are at http://").unwrap().1;
+    rest.split_once("/metrics").unwrap().0.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_durable_and_what_waits_is_shown() {
+    let server = S3Server::start(Mode::Plain, BUCKET).await;
+    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let etcd = Etcd::start(EtcdVersion::V3_6).await;
+    let mut client = etcd.client().await;
+    let mut sidecar = Sidecar::start_with(&site, &[etcd.endpoint()], &["--metrics-addr=127.0.0.1:0"]);
+    let addr = address(&mut sidecar).await;
+    sidecar.opened(1).await;
+    client.put("/a", "x", None).await.unwrap();
+    let revision = current_revision(&mut client).await;
+    sidecar.durable(revision).await;
+    assert_eq!(figure(&addr, "etcdbr_durable_revision").await, Some(revision as f64));
+    assert!(figure(&addr, "etcdbr_durable_age_seconds").await.is_some_and(|age| age < 120.0));
+    assert_eq!(figure(&addr, "etcdbr_snapshot_latest_revision{kind=\"Incr\"}").await, Some(revision as f64));
+
+    server.fail_all(Operation::Put, Act::Answer(503, "SlowDown"));
+    client.put("/b", "x", None).await.unwrap();
+    sidecar.said("waits for the store", 1).await;
+    assert!(figure(&addr, "etcdbr_waiting_bytes").await.is_some_and(|bytes| bytes > 0.0));
+    assert!(figure(&addr, "etcdbr_upload_retries_total").await.is_some_and(|retries| retries > 0.0));
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(ask(&addr, "GET", path).await.0, 200, "a store that is down takes etcd out of service: {path}");
+    }
+    server.heal();
+    sidecar.durable(current_revision(&mut client).await).await;
+    assert_eq!(figure(&addr, "etcdbr_waiting_bytes").await, Some(0.0));
+    assert_eq!(ask(&addr, "GET", "/other").await.0, 404);
+    assert_eq!(ask(&addr, "POST", "/metrics").await.0, 405);
+    sidecar.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_taken_is_refused_before_anything_is_done() {
+    let site = Site::local();
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let run = site.command(&["snapshot", "--endpoints=http://127.0.0.1:1", "--metrics-addr", &addr]).run();
+    assert_failed(&run, 9, &["--metrics-addr", &addr]);
+}
