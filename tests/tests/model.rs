@@ -116,7 +116,8 @@ impl Trial<'_> {
 }
 
 fn start(site: &Site, world: &World) -> Sidecar {
-    Sidecar::start(site, &world.endpoints())
+    // Now and then a full joins the lineage, so that moments have another base than its first one.
+    Sidecar::start_with(site, &world.endpoints(), &["--full-after-deltas-bytes=200KiB"])
 }
 
 /// Everything that has happened is in the archive, and the sidecar gone.
@@ -249,8 +250,8 @@ impl Storm {
                 let (model, lasting) = (self.world.model(), BTreeSet::new());
                 let source = Source { model: &model, noted: &self.world.noted, lasting: &lasting };
                 let bench = Bench::new(&self.site, self.seat.clone());
-                assert!(bench.compare(&lineage, revision, &[], &source).is_some());
-                self.tally.restores += 1;
+                // Nothing where etcd compacted past the seam while the full was taken: the archive then begins later.
+                self.tally.restores += usize::from(bench.compare(&lineage, revision, &[], &source).is_some());
             }
         }
         if self.steps.below(2) == 0 {
