@@ -38,6 +38,7 @@ pub mod export;
 pub mod gc;
 pub mod presign;
 pub mod restore;
+pub mod rollup;
 pub mod status;
 pub mod verify;
 

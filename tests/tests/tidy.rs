@@ -32,7 +32,7 @@ const FLOORS: [(usize, &[&str]); 7] = [
         5,
         &[
             "backup", "capture", "restore", "compact", "retain", "copy", "verify", "browse", "export", "gc", "presign",
-            "status", "doctor",
+            "rollup", "status", "doctor",
         ],
     ),
     (6, &["daemon"]),

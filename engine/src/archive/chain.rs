@@ -187,15 +187,20 @@ fn base(lineage: &Lineage, goal: Option<Revision>) -> Option<&BackupEntry> {
         .map(|found| found.1)
 }
 
-/// The fewest deltas that lead from `seam` to `goal`, and how far they do.
-fn cover(lineage: &Lineage, seam: Revision, goal: Revision) -> (Vec<BackupEntry>, Revision) {
+/// The fewest deltas of `lineage` that lead from `seam` to `goal`, and how far they do.
+///
+/// The one that reaches farthest is taken each time, and no other choice could do with fewer: whatever another one covers
+/// up to its end, this one does too. Of several that reach as far the narrowest is taken, because more of it is new; of
+/// equal ones the one that was begun last, because it may know more.
+pub fn cover(lineage: &Lineage, seam: Revision, goal: Revision) -> (Vec<BackupEntry>, Revision) {
     let mut all: Vec<_> = ranges(lineage).collect();
     all.sort_unstable_by_key(|(first, last, entry)| (*first, *last, entry.name));
     let (mut chosen, mut reached, mut next) = (Vec::new(), seam, 0);
     let mut farthest: Option<(Revision, &BackupEntry)> = None;
     while reached < goal {
         while let Some((_, last, entry)) = all.get(next).filter(|(first, _, _)| *first <= reached.next()) {
-            if farthest.is_none_or(|(best, _)| *last > best) {
+            let rank = |entry: &BackupEntry| (entry.name.kind, entry.name.created, entry.name.nonce);
+            if farthest.is_none_or(|(_, best)| rank(entry) > rank(best)) {
                 farthest = Some((*last, entry));
             }
             next += 1;

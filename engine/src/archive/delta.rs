@@ -13,7 +13,7 @@ use crate::format::{
     MAX_CHUNK_BYTES, MAX_FOOTER_BYTES, NameKind, ObjectHeader, RecordsEncoder, Trailer,
 };
 use crate::pipeline::{CompressionLevel, Protector, Sealer};
-use crate::record::Record;
+use crate::record::{Record, RecordRef};
 use crate::revision::Revision;
 
 /// A delta as it will be stored.
@@ -124,7 +124,7 @@ impl Archive {
 }
 
 /// An object that grows in memory.
-struct DeltaObject {
+pub(super) struct DeltaObject {
     sealer: Sealer,
     records: RecordsEncoder,
     chunk_bytes: usize,
@@ -137,7 +137,7 @@ struct DeltaObject {
 }
 
 impl DeltaObject {
-    fn begin(sealer: Sealer, header: EncodedHeader, chunk_bytes: usize) -> Self {
+    pub(super) fn begin(sealer: Sealer, header: EncodedHeader, chunk_bytes: usize) -> Self {
         Self {
             sealer,
             records: RecordsEncoder::default(),
@@ -152,15 +152,35 @@ impl DeltaObject {
     }
 
     /// `closed`: the last revision that is whole before `record`, and its digest.
-    fn push(&mut self, record: &crate::record::RecordRef<'_>, closed: (Revision, HistoryDigest)) -> Result<()> {
-        if self.records.bytes() + RecordsEncoder::bound(record) > self.chunk_bytes {
+    fn push(&mut self, record: &RecordRef<'_>, closed: (Revision, HistoryDigest)) -> Result<()> {
+        if !self.has_room(record) {
             self.close_chunk(closed)?;
         }
-        self.records.push(record);
+        self.add(record);
         Ok(())
     }
 
-    fn close_chunk(&mut self, (revision, digest): (Revision, HistoryDigest)) -> Result<()> {
+    /// Whether `record` fits into the chunk that is being gathered.
+    pub(super) fn has_room(&self, record: &RecordRef<'_>) -> bool {
+        self.records.bytes() + RecordsEncoder::bound(record) <= self.chunk_bytes
+    }
+
+    /// Adds a record that fits.
+    pub(super) fn add(&mut self, record: &RecordRef<'_>) {
+        self.records.push(record);
+    }
+
+    /// The bytes of the object that have not been taken before.
+    pub(super) fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Bytes of all its chunks.
+    pub(super) fn plain_bytes(&self) -> u64 {
+        self.chunk_plain_bytes.iter().copied().map(u64::from).sum()
+    }
+
+    pub(super) fn close_chunk(&mut self, (revision, digest): (Revision, HistoryDigest)) -> Result<()> {
         if self.records.bytes() == 0 {
             return Ok(());
         }
@@ -174,7 +194,8 @@ impl DeltaObject {
         Ok(())
     }
 
-    fn finish(mut self, name: &BackupName, facts: &mut FooterFacts) -> Result<Bytes> {
+    /// Adds footer and trailer, and fills in what they say of the chunks; the rest of the object's bytes.
+    pub(super) fn finish(mut self, name: &BackupName, facts: &mut FooterFacts) -> Result<Bytes> {
         facts.plain_sha256 = self.sha256.finalize().into();
         facts.capture.chunk_history = self.chunk_history;
         let number = self.frame_bytes.len() as u32;

@@ -3,48 +3,12 @@
 use etcdbr_proto::etcdbr::v1 as stored;
 
 use super::history::HistoryDigest;
+use super::name::{BackupName, NameKind};
+use super::rollup::Rollup;
+use super::told::{LeaseGrant, LeaseList, TimeMark, Told};
 use crate::clock::UnixMillis;
 use crate::error::{Error, ErrorKind, Result};
 use crate::revision::Revision;
-
-/// At this time the source stood at this revision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TimeMark {
-    /// When.
-    pub time: UnixMillis,
-    /// The revision that had been reached, and not passed.
-    pub revision: Revision,
-}
-
-/// How a lease's time to live was learned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LeaseTtl {
-    /// The source told it.
-    Granted,
-    /// The lease was gone before it could be asked: a default.
-    Assumed,
-}
-
-/// A lease of the source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LeaseGrant {
-    /// Its id.
-    pub id: i64,
-    /// The time to live that it was granted, seconds.
-    pub ttl_s: i64,
-    /// How that is known.
-    pub known: LeaseTtl,
-}
-
-/// What a list of leases is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum LeaseList {
-    /// Those that were first seen since the object before.
-    #[default]
-    New,
-    /// All that the source had when the last time mark was made; others are gone.
-    Complete,
-}
 
 /// How far the history has come at the end of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,23 +46,34 @@ pub struct CaptureFacts {
     pub auth_state: Vec<u8>,
     /// The last question for HashKV that made the source stand still, for this full or for one before it.
     pub hash_kv_asked: Option<HashKvAsked>,
+    /// Of a rollup: the leases and the compact revision above are those of its end.
+    pub rollup: Option<Rollup>,
 }
 
 impl CaptureFacts {
+    /// What the object called `name` tells of leases and compactions, each with the time mark that it belongs to: once,
+    /// and in a rollup once for each of its parts that had something to tell.
+    pub fn told(&self, name: &BackupName) -> Vec<Told> {
+        if let Some(rollup) = &self.rollup {
+            return rollup.told.clone();
+        }
+        let reached = match name.kind {
+            NameKind::Full { seam } => seam,
+            NameKind::Delta { last, .. } => last,
+        };
+        let mark = self.time_marks.last().copied().unwrap_or(TimeMark { time: name.created, revision: reached });
+        let (leases, lease_list, compact_revision) = (self.leases.clone(), self.lease_list, self.compact_revision);
+        vec![Told { mark, leases, lease_list, compact_revision }]
+    }
+
     /// Into the stored form.
     pub(super) fn store(&self, footer: &mut stored::ObjectFooter) {
-        let mark = |mark: &TimeMark| stored::TimeMark { revision: mark.revision.0, unix_ms: mark.time.0 };
-        let lease = |lease: &LeaseGrant| stored::Lease {
-            id: lease.id,
-            granted_ttl_s: lease.ttl_s,
-            assumed: lease.known == LeaseTtl::Assumed,
-        };
         let history = |chunk: &ChunkHistory| stored::ChunkHistory {
             revision: chunk.revision.0,
             history: chunk.digest.0.to_vec(),
         };
-        footer.time_marks = self.time_marks.iter().map(mark).collect();
-        footer.leases = self.leases.iter().map(lease).collect();
+        footer.time_marks = self.time_marks.iter().map(TimeMark::store).collect();
+        footer.leases = self.leases.iter().map(LeaseGrant::store).collect();
         footer.leases_complete = self.lease_list == LeaseList::Complete;
         footer.compact_revision = self.compact_revision.map_or(0, |revision| revision.0);
         footer.chunk_history = self.chunk_history.iter().map(history).collect();
@@ -107,6 +82,7 @@ impl CaptureFacts {
             unix_ms: asked.at.0,
             duration_ms: i64::try_from(asked.took_ms).unwrap_or(i64::MAX),
         });
+        footer.rollup = self.rollup.as_ref().map(Rollup::store);
     }
 
     /// From the stored form.
@@ -115,26 +91,19 @@ impl CaptureFacts {
     /// `Damaged` where marks do not ascend, or a digest is none.
     pub(super) fn load(footer: &stored::ObjectFooter) -> Result<Self> {
         let damaged = |what| Error::new(ErrorKind::Damaged, format!("its footer has {what}"));
-        let mark =
-            |mark: &stored::TimeMark| TimeMark { time: UnixMillis(mark.unix_ms), revision: Revision(mark.revision) };
-        let lease = |lease: &stored::Lease| LeaseGrant {
-            id: lease.id,
-            ttl_s: lease.granted_ttl_s,
-            known: if lease.assumed { LeaseTtl::Assumed } else { LeaseTtl::Granted },
-        };
         let history = |chunk: &stored::ChunkHistory| {
             let digest = <[u8; 32]>::try_from(chunk.history.as_slice()).ok()?;
             Some(ChunkHistory { revision: Revision(chunk.revision), digest: HistoryDigest(digest) })
         };
-        let time_marks: Vec<_> = footer.time_marks.iter().map(mark).collect();
+        let time_marks: Vec<_> = footer.time_marks.iter().map(TimeMark::load).collect();
         let ascending = |marks: &[TimeMark]| marks[0].time <= marks[1].time && marks[0].revision <= marks[1].revision;
         if !time_marks.windows(2).all(ascending) {
             return Err(damaged("time marks out of order"));
         }
         Ok(Self {
             time_marks,
-            leases: footer.leases.iter().map(lease).collect(),
-            lease_list: if footer.leases_complete { LeaseList::Complete } else { LeaseList::New },
+            leases: footer.leases.iter().map(LeaseGrant::load).collect(),
+            lease_list: LeaseList::load(footer.leases_complete),
             compact_revision: (footer.compact_revision > 0).then_some(Revision(footer.compact_revision)),
             chunk_history: footer
                 .chunk_history
@@ -146,6 +115,7 @@ impl CaptureFacts {
             hash_kv_asked: footer
                 .hash_kv_asked
                 .map(|asked| HashKvAsked { at: UnixMillis(asked.unix_ms), took_ms: asked.duration_ms.unsigned_abs() }),
+            rollup: footer.rollup.as_ref().map(Rollup::load).transpose()?,
         })
     }
 

@@ -10,8 +10,10 @@ mod history;
 mod key;
 mod name;
 mod records;
+mod rollup;
+mod told;
 
-pub use capture::{CaptureFacts, ChunkHistory, HashKvAsked, LeaseGrant, LeaseList, LeaseTtl, TimeMark};
+pub use capture::{CaptureFacts, ChunkHistory, HashKvAsked};
 pub use footer::{
     ChunkPlace, Footer, FooterFacts, HashKvAnswer, MAX_FOOTER_BYTES, RawFooter, Seam, SeamProof, Source, TRAILER_BYTES,
     Trailer,
@@ -25,6 +27,8 @@ pub use history::{HistoryDigest, HistoryFold};
 pub use key::{KeyId, Salt, key_id, object_key};
 pub use name::{ArchivePrefix, BackupName, LineageId, NameKind, ObjectNonce, PlainCopyName};
 pub use records::{RecordsDecoder, RecordsEncoder};
+pub use rollup::{RolledUp, Rollup};
+pub use told::{LeaseGrant, LeaseList, LeaseTtl, TimeMark, Told};
 
 /// The format that this code writes, and the only one that it reads.
 pub const FORMAT_VERSION: u16 = 1;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::archive::BackupReader;
 use crate::clock::UnixMillis;
 use crate::datadir::{LeaseChanges, LeaseScope};
-use crate::format::{BackupName, FooterFacts, HashKvAnswer, LeaseGrant, LeaseList, NameKind, TimeMark};
+use crate::format::{BackupName, FooterFacts, HashKvAnswer, LeaseGrant, LeaseList, TimeMark, Told};
 use crate::revision::Revision;
 
 /// What is known of a source at one revision, beside its records.
@@ -36,22 +36,24 @@ impl Learned {
             last_mark: None,
             leases: LeaseBook { image: (begun, done), ..LeaseBook::default() },
         };
-        learned.note_state(state(full.name(), facts), facts);
+        learned.note_marks(facts);
+        facts.capture.told(full.name()).iter().for_each(|told| learned.note_compaction(told));
         learned
     }
 
     /// Notes the footer of an object of the same lineage, in any order.
     pub fn note(&mut self, name: &BackupName, facts: &FooterFacts) {
-        let state = state(name, facts);
-        self.note_state(state, facts);
+        self.note_marks(facts);
         let answers = facts.hash_kv.iter().copied().filter(|answer| answer.revision <= self.upto);
         self.newest_answer =
             answers.chain(self.newest_answer).max_by_key(|answer| (answer.revision, answer.compact_revision));
-        let (capture, at) = (&facts.capture, time(name, facts));
-        if state <= self.upto {
-            self.leases.note(at, capture.lease_list, &capture.leases);
-        } else {
-            self.leases.later.extend(capture.leases.iter().map(|lease| (lease.id, lease.ttl_s)));
+        for told in facts.capture.told(name) {
+            self.note_compaction(&told);
+            if told.mark.revision <= self.upto {
+                self.leases.note(told.mark.time, told.lease_list, &told.leases);
+            } else {
+                self.leases.later.extend(told.leases.iter().map(|lease| (lease.id, lease.ttl_s)));
+            }
         }
     }
 
@@ -92,26 +94,15 @@ impl Learned {
         self.leases.whole_at.is_some()
     }
 
-    fn note_state(&mut self, state: Revision, facts: &FooterFacts) {
+    fn note_marks(&mut self, facts: &FooterFacts) {
         let mark = facts.capture.time_marks.iter().rfind(|mark| mark.revision <= self.upto);
         self.last_mark = self.last_mark.max(mark.copied());
-        let compact = facts.capture.compact_revision.filter(|compact| state <= self.upto && *compact <= self.upto);
-        self.compact = self.compact.max(compact);
     }
-}
 
-/// The revision that an object tells about: of the last time that it marks.
-fn state(name: &BackupName, facts: &FooterFacts) -> Revision {
-    let own = match name.kind {
-        NameKind::Full { seam } => seam,
-        NameKind::Delta { last, .. } => last,
-    };
-    facts.capture.time_marks.last().map_or(own, |mark| mark.revision)
-}
-
-/// When that was.
-fn time(name: &BackupName, facts: &FooterFacts) -> UnixMillis {
-    facts.capture.time_marks.last().map_or(name.created, |mark| mark.time)
+    fn note_compaction(&mut self, told: &Told) {
+        let of_then = |compact: &Revision| told.mark.revision <= self.upto && *compact <= self.upto;
+        self.compact = self.compact.max(told.compact_revision.filter(of_then));
+    }
 }
 
 /// The leases that were granted since an image was taken.

@@ -35,7 +35,17 @@ pub async fn moment(archive: &Archive, lineage: &Lineage, time: UnixMillis) -> R
             _ => break,
         }
     }
-    Ok(Some(best))
+    // Objects that only mark time may have been rolled up: then the name has the time of the last of their marks.
+    let marks_it = |entry: &&BackupEntry| match entry.name.kind {
+        NameKind::Delta { first, last } => first > last && last == best.revision,
+        NameKind::Full { .. } => false,
+    };
+    let later = lineage.backups[not_later..].iter().find(marks_it);
+    let mark = match later {
+        Some(entry) => last_mark(archive, entry, time).await?,
+        None => None,
+    };
+    Ok(Some(mark.map_or(best, |mark| mark.max(best))))
 }
 
 /// Of the deltas with records of `revision` the one that ends first.

@@ -6,8 +6,8 @@ use etcdbr_engine::clock::UnixMillis;
 use etcdbr_engine::format::{
     BackupName, CaptureFacts, ChunkHistory, Codec, FRAME_HEADER_BYTES, FooterFacts, FrameHeader, FrameRole,
     HashKvAnswer, HashKvAsked, HistoryDigest, KeyId, Kind, LeaseGrant, LeaseList, LeaseTtl, LineageId, NameKind,
-    ObjectHeader, ObjectNonce, Protection, RawFooter, RecordsDecoder, RecordsEncoder, Salt, Seam, SeamProof, Source,
-    TAG_BYTES, TRAILER_BYTES, TimeMark, Trailer, frame_aad, frame_nonce,
+    ObjectHeader, ObjectNonce, Protection, RawFooter, RecordsDecoder, RecordsEncoder, RolledUp, Rollup, Salt, Seam,
+    SeamProof, Source, TAG_BYTES, TRAILER_BYTES, TimeMark, Told, Trailer, frame_aad, frame_nonce,
 };
 use etcdbr_engine::pipeline::{CompressionLevel, Opener, Protector, Sealer};
 use etcdbr_engine::record::{Change, Record, RecordRef};
@@ -244,6 +244,22 @@ fn delta_facts() -> FooterFacts {
     let mark = |time, revision| TimeMark { time: UnixMillis(time), revision: Revision(revision) };
     let lease = |id, known| LeaseGrant { id, ttl_s: 600, known };
     let ends = |revision, digest| ChunkHistory { revision: Revision(revision), digest: HistoryDigest([digest; 32]) };
+    let part = |first, last| RolledUp {
+        revisions: (Revision(first), Revision(last)),
+        created: UnixMillis(1_763_724_000_000),
+        nonce: ObjectNonce([first as u8; 8]),
+        history: (HistoryDigest([4; 32]), HistoryDigest([3; 32])),
+    };
+    let told = |time, revision, lease_list| Told {
+        mark: mark(time, revision),
+        leases: vec![lease(time, LeaseTtl::Granted)],
+        lease_list,
+        compact_revision: Some(Revision(43)),
+    };
+    let rollup = Rollup {
+        parts: vec![part(42, 70), part(71, 99)],
+        told: vec![told(1, 42, LeaseList::New), told(2, 99, LeaseList::Complete)],
+    };
     FooterFacts {
         revisions: (Revision(42), Revision(99)),
         seam: None,
@@ -256,6 +272,7 @@ fn delta_facts() -> FooterFacts {
             chunk_history: vec![ends(70, 4), ends(99, 3)],
             auth_state: vec![1, 2, 3],
             hash_kv_asked: Some(HashKvAsked { at: UnixMillis(1_763_724_000_000), took_ms: 77 }),
+            rollup: Some(rollup),
         },
         ..facts()
     }

@@ -4,6 +4,7 @@ mod history;
 mod leases;
 mod moments;
 mod refusals;
+mod rollups;
 mod targets;
 
 use std::collections::BTreeMap;
