@@ -394,6 +394,14 @@ mod tests {
                         reached = last;
                     }
                     prop_assert!(reached >= target);
+                    // As far as any choice of so many deltas leads, one more each time.
+                    let (mut far, mut fewest) = (10, 0);
+                    while far < target {
+                        let ends = deltas.iter().filter(|(first, _)| *first <= far + 1).map(|(_, last)| *last);
+                        far = ends.max().unwrap_or(far);
+                        fewest += 1;
+                    }
+                    prop_assert_eq!(chain.deltas.len(), fewest);
                 }
                 Err(_) => prop_assert!(!whole),
             }
