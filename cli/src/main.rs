@@ -39,7 +39,9 @@ enum Command {
     Export(commands::export::ExportArgs),
     /// Prove backups without restoring them: every byte, the tree of the database, etcd's own HashKV
     Verify(commands::verify::VerifyArgs),
-    /// Remove abandoned uploads from the archive's store
+    /// Make wide deltas of narrow ones, as a sidecar does by itself
+    Rollup(commands::rollup::RollupCommand),
+    /// Remove what no policy keeps from the archive, or abandoned uploads from its store
     Gc(commands::gc::GcArgs),
     /// Make a URL under which a backup can be fetched as a plain snapshot, or remove what such URLs lead to
     Presign(commands::presign::PresignArgs),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
             Command::Status(args) => commands::status::run(args, output, &context).await,
             Command::Export(args) => commands::export::run(args, output, &context).await,
             Command::Verify(args) => commands::verify::run(args, output, &context).await,
+            Command::Rollup(args) => commands::rollup::run(args, output, &context).await,
             Command::Gc(args) => commands::gc::run(args, output, &context).await,
             Command::Presign(args) => commands::presign::run(args, output, &context).await,
             Command::Doctor(args) => commands::doctor::run(args, output, &context).await,

@@ -27,8 +27,9 @@ pub mod store;
 pub mod archive;
 pub mod foreign;
 
-// Floor 4: from the archive to a proven database.
+// Floor 4: from the archive to a proven database, and what of the archive stays.
 pub mod replay;
+pub mod retention;
 
 // Floor 5: verbs, a plan and its run each.
 pub mod backup;

@@ -27,7 +27,7 @@ const FLOORS: [(usize, &[&str]); 7] = [
     (1, &["format", "bbolt"]),
     (2, &["pipeline", "datadir", "store", "etcd"]),
     (3, &["archive", "foreign"]),
-    (4, &["replay"]),
+    (4, &["replay", "retention"]),
     (
         5,
         &[
@@ -40,7 +40,7 @@ const FLOORS: [(usize, &[&str]); 7] = [
 const VERB_FLOOR: usize = 5;
 
 /// What a room must never learn, beyond what the floors forbid: paths by their beginning.
-const NEVER: [(&str, &[&str]); 8] = [
+const NEVER: [(&str, &[&str]); 9] = [
     ("format", &["tokio", "futures", "std::fs", "std::net", "std::io::Write"]),
     ("bbolt", &["tokio", "futures", "std::net", "etcdbr_proto"]),
     ("pipeline", &["tokio", "futures", "std::net"]),
@@ -48,6 +48,7 @@ const NEVER: [(&str, &[&str]); 8] = [
     ("archive", &["crate::etcd", "crate::datadir", "crate::bbolt"]),
     ("foreign", &["crate::etcd"]),
     ("replay", &["crate::etcd"]),
+    ("retention", &["tokio", "futures", "std::fs", "crate::store", "crate::pipeline"]),
     ("daemon", &["crate::bbolt", "crate::pipeline", "crate::datadir"]),
 ];
 

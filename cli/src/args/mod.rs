@@ -6,6 +6,8 @@ mod keys;
 mod output;
 mod plain;
 mod point;
+mod retention;
+mod rollup;
 mod store;
 mod units;
 
@@ -15,5 +17,7 @@ pub(crate) use keys::KeyArgs;
 pub(crate) use output::{OutputArgs, OutputFormat};
 pub(crate) use plain::PlainArgs;
 pub(crate) use point::PointArgs;
+pub(crate) use retention::RetentionArgs;
+pub(crate) use rollup::RollupArgs;
 pub(crate) use store::StoreArgs;
 pub(crate) use units::{parse_bytes, parse_duration, parse_interval, parse_label, parse_level, parse_ttl_s};

@@ -32,6 +32,14 @@ pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
     if matches!(text, "0" | "0s") { Ok(Duration::ZERO) } else { parse_duration(text) }
 }
 
+/// As [`parse_interval`], or so many days: `7d`.
+pub(crate) fn parse_long_interval(text: &str) -> Result<Duration, String> {
+    match text.strip_suffix('d').map(str::parse::<u32>) {
+        Some(Ok(days)) => Ok(Duration::from_secs(u64::from(days) * 24 * 3_600)),
+        _ => parse_interval(text),
+    }
+}
+
 /// A time to live in seconds: at least the one that etcd counts in.
 pub(crate) fn parse_ttl_s(text: &str) -> Result<i64, String> {
     let seconds = i64::try_from(parse_duration(text)?.as_secs()).unwrap_or(i64::MAX);
@@ -105,6 +113,9 @@ mod tests {
         assert_eq!(parse_interval("0"), Ok(Duration::ZERO));
         assert_eq!(parse_interval("6h"), Ok(Duration::from_secs(6 * 3600)));
         assert!(parse_interval("").is_err() && parse_interval("6").is_err());
+        assert_eq!(parse_long_interval("7d"), Ok(Duration::from_secs(7 * 24 * 3600)));
+        assert_eq!(parse_long_interval("90m"), parse_interval("90m"));
+        assert!(parse_long_interval("d").is_err() && parse_long_interval("-1d").is_err());
     }
 
     #[test]

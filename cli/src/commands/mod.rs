@@ -7,6 +7,7 @@ pub(crate) mod keygen;
 pub(crate) mod list;
 pub(crate) mod presign;
 pub(crate) mod restore;
+pub(crate) mod rollup;
 pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod verify;

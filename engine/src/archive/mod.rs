@@ -15,6 +15,7 @@ mod parts;
 mod plain;
 mod policy;
 mod reader;
+mod removal;
 mod select;
 mod unfinished;
 mod writer;

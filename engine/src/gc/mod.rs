@@ -1,7 +1,12 @@
-//! Clearing up what nobody needs: the uploads that killed backups have left in the store.
+//! Clearing up what nobody needs: backups that no policy keeps, deltas that others hold, and the uploads that killed backups
+//! have left in the store.
 //!
-//! A plan, which is a value, and its run. Objects are never deleted here.
+//! A plan, which is a value, and its run, for each. What stays is decided in `retention`.
 
+mod memory;
+mod sweep;
 mod uploads;
 
+pub use memory::SweepMemory;
+pub use sweep::{KeptAgainst, SweepOutcome, plan_sweep, run_sweep, sweep};
 pub use uploads::{UploadsPlan, UploadsRequest, abort_uploads, plan_uploads};

@@ -1,0 +1,16 @@
+//! The removal of a backup: of one object, under one name of ours.
+
+use super::Archive;
+use crate::error::Result;
+use crate::format::BackupName;
+
+impl Archive {
+    /// Removes one backup; one that is not there is no error. The key is made from the name, so that nothing outside the
+    /// archive's prefix, and nothing with a name that is not a backup's, can be meant.
+    ///
+    /// # Errors
+    /// Those of the store: `Denied`, `Refused` or `Local` where it will not have this object removed.
+    pub async fn remove(&self, name: &BackupName) -> Result<()> {
+        self.store.delete(&[self.prefix.key(name)]).await.map_err(|error| error.about(name))
+    }
+}

@@ -1,0 +1,181 @@
+//! A sweep: look, decide, remove.
+//!
+//! # Why a sweep that fails has done no harm
+//! Objects are removed one by one, in the order of the plan, whose argument holds for every beginning of it. Before
+//! anything that a policy gave up is removed, the fulls that stay in its place are opened: where one of them cannot be, nothing
+//! of its cluster goes. An object that the store will not part with (object lock, a legal hold, missing permission) is reported,
+//! and whatever it may need of its lineage stays with it.
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt, stream};
+
+use super::memory::SweepMemory;
+use crate::archive::Archive;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{BackupName, LineageId};
+use crate::retention::{
+    Covered, Decided, Decision, DeleteReason, RetentionPlan, RetentionPolicy, candidates, plan, store_now,
+};
+use crate::revision::ClusterId;
+use crate::run::RunContext;
+
+/// Covered deltas that are removed at once: what replaces each of them stays, so that their order does not matter.
+const COVERED_AT_ONCE: usize = 8;
+/// A store that refuses so many is not asked any more in this sweep.
+const MAX_REFUSALS: usize = 100;
+
+/// Something that should have gone, and stays.
+#[derive(Debug)]
+pub struct KeptAgainst {
+    /// The object.
+    pub name: BackupName,
+    /// What kept it: the store's refusal.
+    pub why: Error,
+}
+
+/// What a sweep has done.
+#[derive(Debug, Default)]
+pub struct SweepOutcome {
+    /// What it had decided.
+    pub plan: RetentionPlan,
+    /// What is gone.
+    pub deleted: Vec<BackupName>,
+    /// What the store would not part with.
+    pub refused: Vec<KeptAgainst>,
+    /// Fulls that could not be opened, so that their cluster was left as it is.
+    pub unreadable: Vec<KeptAgainst>,
+    /// What stays because of those two.
+    pub withheld: usize,
+}
+
+/// Looks at the archive and decides: one LIST for each 1,000 objects, and a GET for each rollup and each delta in it that was not
+/// seen before. What is covered is deleted by the second plan with the same `memory` that finds it so.
+///
+/// # Errors
+/// Those of the store; `Interrupted`.
+pub async fn plan_sweep(
+    archive: &Archive,
+    policy: &RetentionPolicy,
+    memory: &mut SweepMemory,
+    context: &RunContext,
+) -> Result<RetentionPlan> {
+    let catalogue = context.unless_stopped(archive.catalogue()).await?;
+    let now = store_now(&catalogue, context.clock.now());
+    let asked = candidates(&catalogue, now, policy.covered_grace);
+    let covered = match memory.look(archive, &catalogue, &asked, context).await {
+        Ok(covered) => covered,
+        Err(error) if error.kind() == ErrorKind::Key => {
+            context.warn(format!("deltas that rollups hold stay, because that cannot be seen: {error}"));
+            Covered::default()
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(plan(&catalogue, policy, &covered, now))
+}
+
+/// Removes what `plan` gives up.
+///
+/// # Errors
+/// Those of the store that are not about one object; `Interrupted`. What was removed until then was to be removed.
+pub async fn run_sweep(archive: &Archive, plan: RetentionPlan, context: &RunContext) -> Result<SweepOutcome> {
+    let (covered, expired): (Vec<Decided>, Vec<Decided>) = plan
+        .deletions()
+        .cloned()
+        .partition(|decided| matches!(decided.decision, Decision::Delete(DeleteReason::Covered(_))));
+    let mut outcome = SweepOutcome { plan, ..SweepOutcome::default() };
+    let mut removing =
+        stream::iter(covered).map(|decided| removed(archive, decided.entry.name)).buffered(COVERED_AT_ONCE);
+    while let Some((name, done)) = removing.next().await {
+        outcome.note(name, done)?;
+        context.check_stop()?;
+        if outcome.refused.len() >= MAX_REFUSALS {
+            break;
+        }
+    }
+    drop(removing);
+    let broken = prove_kept(archive, &expired, &mut outcome, context).await?;
+    let mut locked: BTreeSet<LineageId> = BTreeSet::new();
+    for decided in expired {
+        let name = decided.entry.name;
+        let full = outcome.refused.len() >= MAX_REFUSALS;
+        if full || locked.contains(&name.lineage) || broken.contains(&name.lineage.cluster) {
+            outcome.withheld += 1;
+            continue;
+        }
+        context.check_stop()?;
+        let (name, done) = removed(archive, name).await;
+        if !outcome.note(name, done)? {
+            locked.insert(name.lineage);
+        }
+    }
+    Ok(outcome)
+}
+
+/// A plan and its run, for whoever sweeps again and again with one `memory`.
+///
+/// # Errors
+/// As [`plan_sweep`] and [`run_sweep`].
+pub async fn sweep(
+    archive: &Archive,
+    policy: &RetentionPolicy,
+    memory: &mut SweepMemory,
+    context: &RunContext,
+) -> Result<SweepOutcome> {
+    let plan = plan_sweep(archive, policy, memory, context).await?;
+    run_sweep(archive, plan, context).await
+}
+
+impl SweepOutcome {
+    /// Notes what came of a removal; whether the object is gone.
+    fn note(&mut self, name: BackupName, done: Result<()>) -> Result<bool> {
+        match done {
+            Ok(()) => self.deleted.push(name),
+            Err(why) if is_of_the_object(&why) => {
+                self.refused.push(KeptAgainst { name, why });
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+}
+
+/// Whether a store says no to this one object, and not that it is away.
+fn is_of_the_object(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Denied | ErrorKind::Refused | ErrorKind::Invalid | ErrorKind::Local)
+}
+
+async fn removed(archive: &Archive, name: BackupName) -> (BackupName, Result<()>) {
+    (name, archive.remove(&name).await)
+}
+
+/// Opens the fulls that stay in the place of `expired`; the clusters where one cannot be.
+async fn prove_kept(
+    archive: &Archive,
+    expired: &[Decided],
+    outcome: &mut SweepOutcome,
+    context: &RunContext,
+) -> Result<BTreeSet<ClusterId>> {
+    let clusters: BTreeSet<ClusterId> = expired.iter().map(|decided| decided.entry.name.lineage.cluster).collect();
+    let mut broken = BTreeSet::new();
+    for cluster in clusters {
+        for name in outcome.plan.relied_on.get(&cluster).into_iter().flatten() {
+            let opened = match context.unless_stopped(archive.open(name)).await {
+                // Without its key, that it begins as a backup is all that can be seen.
+                Err(error) if error.kind() == ErrorKind::Key => archive.read_header(name).await.map(drop),
+                opened => opened.map(drop),
+            };
+            match opened {
+                Ok(()) => {}
+                Err(why) if matches!(why.kind(), ErrorKind::NotFound | ErrorKind::Damaged | ErrorKind::Invalid) => {
+                    context.warn(format!("nothing older of its cluster is removed: {why}"));
+                    outcome.unreadable.push(KeptAgainst { name: *name, why });
+                    broken.insert(cluster);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(broken)
+}
