@@ -91,9 +91,11 @@ async fn what_a_killed_backup_leaves_in_a_bucket_is_removed() {
 }
 
 #[tokio::test]
-async fn gc_asks_what_to_do() {
-    let outcome = Site::local().unkeyed(&["gc"]).run();
-    assert_failed(&outcome, 2, &["--abort-uploads"]);
+async fn gc_refuses_to_keep_nothing_and_what_it_does_not_know() {
+    let site = Site::local();
+    assert_failed(&site.unkeyed(&["gc", "--keep-within=0"]).run(), 2, &["--keep-within 0"]);
+    assert_failed(&site.unkeyed(&["gc", "--garbage-collection-policy=Linear"]).run(), 2, &["LimitBased"]);
+    assert!(site.unkeyed(&["gc"]).succeed().stdout.contains("deleted 0 of 0 objects"));
 }
 
 fn at(unix_ms: i64) -> RunContext {

@@ -38,6 +38,7 @@ mod plain_restore;
 mod point_in_time;
 mod presign;
 mod proof;
+mod rollup;
 mod sizes;
 mod status;
 mod store;

@@ -5,6 +5,7 @@ mod leases;
 mod moments;
 mod refusals;
 mod rollups;
+mod sweeps;
 mod targets;
 
 use std::collections::BTreeMap;

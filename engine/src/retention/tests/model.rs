@@ -145,7 +145,7 @@ fn promises(world: &World, policy: &RetentionPolicy) -> Vec<(LineageId, i64)> {
 #[test]
 fn a_crash_at_any_deletion_leaves_everything_that_was_promised() {
     let (mut deleted, mut covered) = (0, 0);
-    for seed in 0..160 {
+    for seed in 0..80 {
         let mut world = World::new(seed);
         let policy = policy(&mut world.dice);
         let mut looks = Looks::default();
@@ -169,7 +169,7 @@ fn a_crash_at_any_deletion_leaves_everything_that_was_promised() {
         }
     }
     println!("{deleted} objects went, {covered} of them because others held them");
-    assert!(deleted > 2_000 && covered > 400, "{deleted} {covered}");
+    assert!(deleted > 800 && covered > 150, "{deleted} {covered}");
 }
 
 /// What one actor has seen, and goes on to do while others act.
@@ -183,7 +183,7 @@ struct Actor {
 #[test]
 fn two_sweepers_and_two_writers_in_any_order_do_no_harm() {
     let mut deleted = 0;
-    for seed in 0..60 {
+    for seed in 0..40 {
         let mut world = World::new(1_000 + seed);
         let mut policy = policy(&mut world.dice);
         // What each of them promises at the end of all that waiting is hard to say; of a window it is not.
@@ -220,5 +220,5 @@ fn two_sweepers_and_two_writers_in_any_order_do_no_harm() {
         }
     }
     println!("{deleted} objects went");
-    assert!(deleted > 400, "{deleted}");
+    assert!(deleted > 150, "{deleted}");
 }
