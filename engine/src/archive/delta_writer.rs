@@ -34,7 +34,7 @@ impl Archive {
         let NameKind::Delta { first, last } = name.kind else {
             return Err(Error::new(ErrorKind::Internal, format!("{name} is not the name of a delta")));
         };
-        let (header, object_key) = self.new_header(&name, limits.chunk_bytes, limits.level)?;
+        let (header, object_key) = self.new_header(&name, limits.chunk_bytes, limits.level.codec())?;
         let sealer = Sealer::new(Protector::new(&header, object_key.as_ref()), limits.level);
         let parts = (limits.part_bytes, limits.parallel_parts);
         Ok(DeltaWriter {
