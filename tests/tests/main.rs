@@ -38,7 +38,7 @@ mod plain_restore;
 mod point_in_time;
 mod presign;
 mod proof;
-mod rollup;
+mod retention;
 mod sizes;
 mod status;
 mod store;
