@@ -35,6 +35,8 @@ pub(super) struct LeaseBook {
     new: Vec<LeaseGrant>,
     /// All ids, where a list has come since the last delta.
     listed: Option<BTreeSet<i64>>,
+    /// A list has come. What was stored before the first one may name leases that were revoked while nobody watched.
+    listed_before: bool,
 }
 
 impl LeaseBook {
@@ -64,8 +66,9 @@ impl LeaseBook {
         let known = self.granted.len();
         self.granted.retain(|id, grant| ids.contains(id) && grant.known == LeaseTtl::Granted);
         let unknown: Vec<i64> = ids.iter().filter(|id| !self.granted.contains_key(id)).copied().collect();
-        // A list that says nothing new is not worth storing.
-        if self.granted.len() < known || !unknown.is_empty() {
+        // A later list that says nothing new is not worth storing.
+        let first = !std::mem::replace(&mut self.listed_before, true);
+        if first || self.granted.len() < known || !unknown.is_empty() {
             let under_way = |id: &i64| self.awaited.contains(id) || self.asked.contains(id);
             self.unasked.extend(unknown.into_iter().filter(|id| !under_way(id)));
             self.listed = Some(ids);
@@ -154,6 +157,19 @@ mod tests {
         let mut known = book(LeaseTtl::Granted);
         known.see(&[-5]);
         known.list(vec![-5]);
+        assert!(!known.is_asking());
+        assert_eq!(known.take().1, LeaseList::Complete);
+        known.list(vec![-5]);
         assert!(!known.is_asking() && !known.has_news());
+    }
+
+    #[test]
+    fn the_first_list_is_told_even_if_it_is_empty() {
+        let mut book = LeaseBook::default();
+        book.list(Vec::new());
+        assert!(book.has_news());
+        assert_eq!(book.take(), (Vec::new(), LeaseList::Complete));
+        book.list(Vec::new());
+        assert!(!book.has_news());
     }
 }
