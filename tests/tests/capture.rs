@@ -74,6 +74,25 @@ async fn what_the_first_full_holds_is_called_durable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_first_full_that_fails_is_taken_again() {
+    let server = S3Server::start(Mode::Plain, BUCKET).await;
+    let site = s3_site(&server);
+    let etcd = Etcd::start(EtcdVersion::V3_6).await;
+    let mut client = etcd.client().await;
+    put_some(&mut client, 0..20).await;
+    for operation in [Operation::Put, Operation::Create] {
+        server.fail_all(operation, Act::Answer(403, "AccessDenied"));
+    }
+    let mut sidecar = Sidecar::start(&site, &[etcd.endpoint()]);
+    sidecar.said("capture pauses", 1).await;
+    server.heal();
+    put_some(&mut client, 20..40).await;
+    sidecar.durable(current_revision(&mut client).await).await;
+    sidecar.stop();
+    assert_captured(&captured_in(&server, &site).await, &mut client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn writes_during_the_first_full_are_captured() {
     let site = Site::local();
     let etcd = Etcd::start(EtcdVersion::V3_6).await;

@@ -64,6 +64,11 @@ impl Gate {
         Self(watch::channel(GateState::Open).1)
     }
 
+    /// Whether it never will open.
+    pub fn is_condemned(&self) -> bool {
+        self.0.has_changed().is_err() && *self.0.borrow() == GateState::Closed
+    }
+
     async fn pass(mut self) -> Result<(), Condemned> {
         self.0.wait_for(|state| *state == GateState::Open).await.map(drop).map_err(|_| Condemned)
     }

@@ -82,11 +82,13 @@ impl Session<'_> {
         };
         let Some(line_now) = line else { return Ok(Ended::Reconnect("there is no lineage".to_owned())) };
         self.captured = true;
-        let (ended, keep) = self.follow(member, source, resumed, line_now).await?;
-        if !keep {
+        let followed = self.follow(member, source, resumed, line_now).await;
+        // What would follow a full that never came could not be stored: another lineage is opened.
+        let lost = line_now.gate.is_condemned() || followed.as_ref().is_ok_and(|(_, keep)| !keep);
+        if lost {
             self.ended.extend(line.take().map(|line| line.trail.lineage));
         }
-        Ok(ended)
+        followed.map(|(ended, _)| ended)
     }
 
     async fn line_of_archive(&self, member: &Member, before: Option<LineageId>) -> Result<Option<Line>> {
