@@ -110,6 +110,13 @@ pub struct Examined {
     pub(super) leases: Leases,
 }
 
+impl Examined {
+    /// The leases that live keys name and that have no record, each once.
+    pub fn missing_leases(&self) -> Vec<i64> {
+        self.leases.missing()
+    }
+}
+
 /// Is told now and then how many bytes of records have been read; its error ends the reading.
 pub type Attention<'a> = dyn FnMut(u64) -> Result<()> + 'a;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::archive::BackupReader;
 use crate::clock::UnixMillis;
 use crate::datadir::{LeaseChanges, LeaseScope};
-use crate::format::{BackupName, FooterFacts, HashKvAnswer, LeaseGrant, LeaseList, TimeMark, Told};
+use crate::format::{BackupName, FooterFacts, HashKvAnswer, LeaseGrant, LeaseList, LeaseTtl, TimeMark, Told};
 use crate::revision::Revision;
 
 /// What is known of a source at one revision, beside its records.
@@ -52,7 +52,7 @@ impl Learned {
             if told.mark.revision <= self.upto {
                 self.leases.note(told.mark.time, told.lease_list, &told.leases);
             } else {
-                self.leases.later.extend(told.leases.iter().map(|lease| (lease.id, lease.ttl_s)));
+                self.leases.later.extend(granted(&told.leases));
             }
         }
     }
@@ -134,9 +134,9 @@ impl LeaseBook {
             self.granted.retain(|_, grant| grant.at > at);
             self.whole_at = Some(at);
         }
-        for lease in leases {
-            let grant = Grant { ttl_s: lease.ttl_s, at };
-            let known = self.granted.entry(lease.id).or_insert(grant);
+        for (id, ttl_s) in granted(leases) {
+            let grant = Grant { ttl_s, at };
+            let known = self.granted.entry(id).or_insert(grant);
             if known.at < at {
                 *known = grant;
             }
@@ -144,10 +144,15 @@ impl LeaseBook {
     }
 }
 
+/// Ids and seconds, where the source has told them. What capture assumed of a lease that was gone when it asked is nobody's
+/// knowledge: a live key that names such a lease gets the operator's default, and is counted.
+pub(super) fn granted(leases: &[LeaseGrant]) -> impl Iterator<Item = (i64, i64)> {
+    leases.iter().filter(|lease| lease.known == LeaseTtl::Granted).map(|lease| (lease.id, lease.ttl_s))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::LeaseTtl;
 
     fn grants(ids: &[i64]) -> Vec<LeaseGrant> {
         ids.iter().map(|&id| LeaseGrant { id, ttl_s: id * 10, known: LeaseTtl::Granted }).collect()
@@ -170,6 +175,17 @@ mod tests {
         let notes: [(i64, LeaseList, &[i64]); 4] =
             [(130, New, &[4]), (120, Complete, &[2, 3]), (115, Complete, &[9]), (101, New, &[1])];
         assert_eq!(book(&notes), (Some(120), vec![2, 3, 4]));
+    }
+
+    #[test]
+    fn what_was_assumed_is_not_known() {
+        let mut book = LeaseBook { image: (UnixMillis(100), UnixMillis(110)), ..LeaseBook::default() };
+        let assumed = LeaseGrant { id: 1, ttl_s: 3600, known: LeaseTtl::Assumed };
+        book.note(UnixMillis(120), LeaseList::New, &[assumed]);
+        assert!(book.granted.is_empty());
+        book.note(UnixMillis(130), LeaseList::New, &grants(&[1]));
+        book.note(UnixMillis(140), LeaseList::New, &[assumed]);
+        assert_eq!(book.granted[&1].ttl_s, 10);
     }
 
     #[test]

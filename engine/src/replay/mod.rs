@@ -21,7 +21,7 @@ pub use check::{ChainCheck, CheckedChain, Digests, check_chain, check_delta};
 pub use deletion::last_deletion;
 pub use facts::Learned;
 pub use image::{move_image, move_plain};
-pub use marks::learn_marks;
+pub use marks::{learn_marks, told_behind};
 pub use moment::moment;
 pub use proof::{HashKvProof, Integrity, Proof, Proving, Thoroughness, TreeProof, prove};
 pub use records::{Batch, ChainRecords, Replayed, Stretch, replay};

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::monitor::{Event, Phase};
 use crate::replay::{
     Goal, Learned, Proof, Proving, Replayed, Rewriting, Stretch, Thoroughness, append, learn_marks, move_image, prove,
-    rewrite,
+    rewrite, told_behind,
 };
 use crate::revision::Revision;
 use crate::run::{RunContext, blocking};
@@ -58,7 +58,7 @@ pub(super) async fn stage_database(stage: StagedDataDir, making: Making<'_>) -> 
     let learned = Learned::of_full(&plan.reader, plan.goal.upto());
     let marks = learn_marks(&plan.archive, &plan.chain.full, &plan.chain.marks, learned);
     let learned = context.unless_stopped(marks).await?;
-    let (staged, expected) = match plan.way {
+    let (mut staged, expected) = match plan.way {
         Way::Append => appended(stage, learned, making).await?,
         Way::RewriteAsked | Way::RewriteChurned => rewritten(stage, learned, making).await?,
     };
@@ -67,7 +67,25 @@ pub(super) async fn stage_database(stage: StagedDataDir, making: Making<'_>) -> 
         let what = format!("the restored database is at revision {reached}, not at {expected}");
         return Err(Error::new(ErrorKind::Internal, what).into());
     }
+    look_for_leases(&mut staged, plan, context).await?;
     Ok(staged)
+}
+
+/// Looks behind the moment for leases that live keys name and of which nothing up to there tells. Behind the newest one there
+/// is nothing to be looked at.
+async fn look_for_leases(staged: &mut Staged, plan: &PointPlan, context: &RunContext) -> Result<()> {
+    let leases = &mut staged.ending.leases;
+    let mut missing = staged.examined.missing_leases();
+    missing.retain(|id| !leases.later.contains_key(id) && !leases.granted.contains_key(id));
+    if missing.is_empty() || matches!(plan.goal, Goal::AtLeast(_)) {
+        return Ok(());
+    }
+    let catalogue = context.unless_stopped(plan.archive.catalogue()).await?;
+    let Some(lineage) = catalogue.lineages.get(&plan.chain.full.name.lineage) else { return Ok(()) };
+    let upto = staged.examined.facts.revision;
+    let told = context.unless_stopped(told_behind(&plan.archive, lineage, upto, &missing)).await?;
+    leases.later.extend(told);
+    Ok(())
 }
 
 async fn appended(stage: StagedDataDir, learned: Learned, making: Making<'_>) -> Result<(Staged, Revision), Setback> {

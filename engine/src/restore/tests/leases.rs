@@ -1,7 +1,7 @@
 //! Leases: those of the image, those that came later, those that are gone, and those that nobody knows.
 
 use super::*;
-use crate::format::LeaseList;
+use crate::format::{LeaseGrant, LeaseList, LeaseTtl};
 
 /// A history in which leases 1 to 9 are each named by the key of that number, from revision 22 on.
 fn leased() -> History {
@@ -147,4 +147,47 @@ async fn a_cut_image_has_a_lease_for_each_live_key() {
     site.full(&history, full).await;
     let (leases, assumed) = restored(&site, 40).await;
     assert_eq!((leases.len(), assumed, leases.last()), (9, 1, Some(&(9, MISSING_LEASE_TTL_S))));
+}
+
+/// The sidecar was killed before it was told of leases 6 to 8, or had to wait for the answer.
+#[tokio::test]
+async fn a_lease_that_is_told_of_only_behind_the_moment_is_known() {
+    let all = [(1, 60), (2, 20), (3, 30), (4, 40), (5, 50), (7, 70), (8, 80)];
+    let site = with_deltas(&[
+        (21, 29, told(29, LeaseList::New, &[(2, 20), (3, 30), (4, 40), (5, 50)])),
+        (30, 45, told(45, LeaseList::New, &[])),
+        (46, 50, told(50, LeaseList::New, &[(6, 60)])),
+        (51, 61, told(61, LeaseList::Complete, &all)),
+    ])
+    .await;
+    let (leases, assumed) = restored(&site, 40).await;
+    let known =
+        [(1, 60), (2, 20), (3, 30), (4, 40), (5, 50), (6, 60), (7, 70), (8, 80), (9, MISSING_LEASE_TTL_S), (50, 60)];
+    assert_eq!((leases.as_slice(), assumed), (&known[..], 1));
+
+    // What lies behind the moment helps where it can, and is not needed.
+    let catalogue = site.archive.catalogue().await.unwrap();
+    let last = catalogue.lineages.values().next().unwrap().backups.last().unwrap().name;
+    let mut bytes = std::fs::read(site.path(&last)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(site.path(&last), bytes).unwrap();
+    let (leases, assumed) = restored(&site, 40).await;
+    assert!(leases.contains(&(6, 60)) && leases.contains(&(8, MISSING_LEASE_TTL_S)), "{leases:?}");
+    assert_eq!(assumed, 3);
+}
+
+/// Lease 5 was gone before it could be asked about, while its key is alive at the moment.
+#[tokio::test]
+async fn what_capture_assumed_is_counted_and_the_operators_to_choose() {
+    let mut first = told(29, LeaseList::New, &[(2, 20), (3, 30), (4, 40)]);
+    first.leases.push(LeaseGrant { id: 5, ttl_s: 3_600, known: LeaseTtl::Assumed });
+    let site = with_deltas(&[(21, 29, first)]).await;
+    let data_dir = site.target_dir();
+    let mut plan = site.plan(&newest(), data_dir.clone()).await.unwrap();
+    plan.missing_lease_ttl_s = 77;
+    let outcome = run(plan, data_dir, &site.context).await.unwrap();
+    let leases = outcome.leases();
+    assert!([5, 6, 7, 8, 9].iter().all(|id| leases.contains(&(*id, 77))), "{leases:?}");
+    assert_eq!(outcome.summary.facts.assumed_leases, 5);
 }
