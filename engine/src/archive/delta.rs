@@ -4,13 +4,13 @@
 //! waits for a store that is slow waits compressed and encrypted.
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use super::Archive;
+use super::growing::GrowingObject;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
     BackupName, ChunkHistory, Codec, DEFAULT_CHUNK_BYTES, EncodedHeader, FooterFacts, HistoryDigest, HistoryFold, Kind,
-    MAX_CHUNK_BYTES, MAX_FOOTER_BYTES, NameKind, ObjectHeader, RecordsEncoder, Trailer,
+    MAX_CHUNK_BYTES, NameKind, ObjectHeader, RecordsEncoder,
 };
 use crate::pipeline::{CompressionLevel, Protector, Sealer};
 use crate::record::{Record, RecordRef};
@@ -92,7 +92,7 @@ impl Archive {
         }
         let (header, object_key) = self.new_header(&name, chunk_bytes as u32, level.codec())?;
         let sealer = Sealer::new(Protector::new(&header, object_key.as_ref()), level);
-        let mut object = DeltaObject::begin(sealer, header, chunk_bytes);
+        let mut object = DeltaObject::begin(sealer, &header, chunk_bytes);
         let mut fold = HistoryFold::after(Revision(first.0 - 1), facts.history.0);
         for record in records {
             let record = record.as_ref();
@@ -123,30 +123,20 @@ impl Archive {
     }
 }
 
-/// An object that grows in memory.
+/// A delta that grows in memory, record by record.
 pub(super) struct DeltaObject {
-    sealer: Sealer,
+    object: GrowingObject,
     records: RecordsEncoder,
     chunk_bytes: usize,
-    frame: Vec<u8>,
-    bytes: Vec<u8>,
-    sha256: Sha256,
-    frame_bytes: Vec<u32>,
-    chunk_plain_bytes: Vec<u32>,
     chunk_history: Vec<ChunkHistory>,
 }
 
 impl DeltaObject {
-    pub(super) fn begin(sealer: Sealer, header: EncodedHeader, chunk_bytes: usize) -> Self {
+    pub(super) fn begin(sealer: Sealer, header: &EncodedHeader, chunk_bytes: usize) -> Self {
         Self {
-            sealer,
+            object: GrowingObject::begin(sealer, header, 0),
             records: RecordsEncoder::default(),
             chunk_bytes,
-            frame: Vec::new(),
-            bytes: header.bytes.to_vec(),
-            sha256: Sha256::new(),
-            frame_bytes: Vec::new(),
-            chunk_plain_bytes: Vec::new(),
             chunk_history: Vec::new(),
         }
     }
@@ -172,42 +162,27 @@ impl DeltaObject {
 
     /// The bytes of the object that have not been taken before.
     pub(super) fn take_bytes(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
+        self.object.take_bytes()
     }
 
     /// Bytes of all its chunks.
     pub(super) fn plain_bytes(&self) -> u64 {
-        self.chunk_plain_bytes.iter().copied().map(u64::from).sum()
+        self.object.plain_bytes()
     }
 
     pub(super) fn close_chunk(&mut self, (revision, digest): (Revision, HistoryDigest)) -> Result<()> {
         if self.records.bytes() == 0 {
             return Ok(());
         }
-        let chunk = self.records.take(Vec::new());
-        self.sha256.update(&chunk);
-        self.sealer.chunk(self.frame_bytes.len() as u32, &chunk, &mut self.frame)?;
-        self.bytes.extend_from_slice(&self.frame);
-        self.frame_bytes.push(self.frame.len() as u32);
-        self.chunk_plain_bytes.push(chunk.len() as u32);
+        self.object.chunk(&self.records.take(Vec::new()))?;
         self.chunk_history.push(ChunkHistory { revision, digest });
         Ok(())
     }
 
     /// Adds footer and trailer, and fills in what they say of the chunks; the rest of the object's bytes.
-    pub(super) fn finish(mut self, name: &BackupName, facts: &mut FooterFacts) -> Result<Bytes> {
-        facts.plain_sha256 = self.sha256.finalize().into();
+    pub(super) fn finish(self, name: &BackupName, facts: &mut FooterFacts) -> Result<Bytes> {
         facts.capture.chunk_history = self.chunk_history;
-        let number = self.frame_bytes.len() as u32;
-        let footer = facts.encode(self.frame_bytes, self.chunk_plain_bytes);
-        self.sealer.footer(number, &name.to_string(), &footer, &mut self.frame)?;
-        if footer.len().max(self.frame.len()) > MAX_FOOTER_BYTES {
-            return Err(Error::new(ErrorKind::Internal, format!("the footer of {name} is too large")));
-        }
-        self.bytes.extend_from_slice(&self.frame);
-        self.bytes.extend_from_slice(&Trailer { footer_frame_bytes: self.frame.len() as u32 }.encode());
-        self.bytes.shrink_to_fit();
-        Ok(self.bytes.into())
+        self.object.finish(name, facts)
     }
 }
 

@@ -40,7 +40,7 @@ impl Archive {
         Ok(DeltaWriter {
             name,
             last,
-            object: Some(DeltaObject::begin(sealer, header, limits.chunk_bytes as usize)),
+            object: Some(DeltaObject::begin(sealer, &header, limits.chunk_bytes as usize)),
             fold: HistoryFold::after(Revision(first.0 - 1), before),
             parts: PartSender::new(self.store.clone(), self.prefix.key(&name), parts, Vec::new()),
         })

@@ -7,15 +7,11 @@
 //! other, leases add up. What could not be told of each part in one footer keeps them apart: a whole list of the leases
 //! (it ends those before it) begins an object, and so does another compact revision.
 
-use sha2::{Digest, Sha256};
-
 use super::Archive;
 use super::delta::SealedDelta;
+use super::growing::GrowingObject;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{
-    BackupName, EncodedHeader, FooterFacts, FrameHeader, FrameRole, LeaseList, MAX_FOOTER_BYTES, NameKind,
-    ObjectHeader, ObjectNonce, Trailer,
-};
+use crate::format::{BackupName, FooterFacts, FrameHeader, FrameRole, LeaseList, NameKind, ObjectHeader, ObjectNonce};
 use crate::pipeline::{CompressionLevel, Opener, Protector, Sealer};
 
 impl SealedDelta {
@@ -57,12 +53,14 @@ impl Archive {
         let chunk_bytes = opened.iter().map(|part| part.header.chunk_bytes).max().unwrap_or(header.chunk_bytes);
         let (encoded, object_key) = self.new_header(&name, chunk_bytes, header.codec)?;
         let sealer = Sealer::new(Protector::new(&encoded, object_key.as_ref()), CompressionLevel::of(header.codec));
-        let mut merged = Merged::begin(sealer, &encoded, parts);
+        let expected_bytes = parts.iter().map(|part| part.stored_bytes() as usize).sum();
+        let mut merged = GrowingObject::begin(sealer, &encoded, expected_bytes);
         for part in &opened {
-            part.each_chunk(|payload, plain| merged.add(payload, plain))?;
+            part.each_chunk(|payload, plain| merged.compressed_chunk(payload, plain))?;
         }
-        let facts = merged_facts(parts, first, last);
-        merged.finish(name, facts, last)
+        let mut facts = merged_facts(parts, first, last);
+        let object = merged.finish(&name, &mut facts)?;
+        Ok(SealedDelta::of(name, object, facts, last.penultimate()))
     }
 
     fn open_sealed<'a>(&self, part: &'a SealedDelta) -> Result<OpenedPart<'a>> {
@@ -95,48 +93,6 @@ impl OpenedPart<'_> {
             take(&payload, &plain)?;
         }
         Ok(())
-    }
-}
-
-/// The object that grows.
-struct Merged {
-    sealer: Sealer,
-    bytes: Vec<u8>,
-    frame: Vec<u8>,
-    sha256: Sha256,
-    frame_bytes: Vec<u32>,
-    chunk_plain_bytes: Vec<u32>,
-}
-
-impl Merged {
-    fn begin(sealer: Sealer, header: &EncodedHeader, parts: &[SealedDelta]) -> Self {
-        let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.stored_bytes() as usize).sum());
-        bytes.extend_from_slice(&header.bytes);
-        let (frame_bytes, chunk_plain_bytes) = (Vec::new(), Vec::new());
-        Self { sealer, bytes, frame: Vec::new(), sha256: Sha256::new(), frame_bytes, chunk_plain_bytes }
-    }
-
-    fn add(&mut self, payload: &[u8], plain: &[u8]) -> Result<()> {
-        self.sha256.update(plain);
-        self.sealer.compressed_chunk(self.frame_bytes.len() as u32, payload, plain.len(), &mut self.frame)?;
-        self.bytes.extend_from_slice(&self.frame);
-        self.frame_bytes.push(self.frame.len() as u32);
-        self.chunk_plain_bytes.push(plain.len() as u32);
-        Ok(())
-    }
-
-    fn finish(mut self, name: BackupName, mut facts: FooterFacts, last: &SealedDelta) -> Result<SealedDelta> {
-        facts.plain_sha256 = self.sha256.finalize().into();
-        let number = self.frame_bytes.len() as u32;
-        let footer = facts.encode(self.frame_bytes, self.chunk_plain_bytes);
-        self.sealer.footer(number, &name.to_string(), &footer, &mut self.frame)?;
-        if footer.len().max(self.frame.len()) > MAX_FOOTER_BYTES {
-            return Err(Error::new(ErrorKind::Internal, format!("the footer of {name} is too large")));
-        }
-        self.bytes.extend_from_slice(&self.frame);
-        self.bytes.extend_from_slice(&Trailer { footer_frame_bytes: self.frame.len() as u32 }.encode());
-        self.bytes.shrink_to_fit();
-        Ok(SealedDelta::of(name, self.bytes.into(), facts, last.penultimate()))
     }
 }
 

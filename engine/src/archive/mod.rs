@@ -9,6 +9,7 @@ mod chain;
 mod copies;
 mod delta;
 mod delta_writer;
+mod growing;
 mod keyring;
 mod merge;
 mod parts;
