@@ -212,3 +212,13 @@ async fn second_life(client: &mut Client, versions: usize) {
         client.put("/edge/again", format!("second {i}"), None).await.expect("a put");
     }
 }
+
+/// Puts as many times as `range` is long, over and over on fifty keys: one revision each.
+///
+/// # Panics
+/// Where etcd does not take one.
+pub async fn put_some(client: &mut Client, range: std::ops::Range<usize>) {
+    for i in range {
+        client.put(format!("/some/{:03}", i % 50), format!("value {i}"), None).await.expect("etcd takes a put");
+    }
+}

@@ -14,6 +14,7 @@ use crate::etcdbr::{Etcdbr, Outcome};
 use crate::keyspace::{HashKv, Keyspace, current_revision, hash_kv};
 use crate::load::{Load, fill, mixed_history};
 use crate::minio::Minio;
+use crate::s3::S3Server;
 
 /// The bucket of archives in a MinIO.
 pub const BUCKET: &str = "etcd-backup";
@@ -51,6 +52,11 @@ impl Site {
             &flags,
             &[("AWS_ACCESS_KEY_ID", access_key), ("AWS_SECRET_ACCESS_KEY", secret_key), ("AWS_REGION", "us-east-1")],
         )
+    }
+
+    /// The bucket of an in-process S3.
+    pub fn on(server: &S3Server) -> Self {
+        Self::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET)
     }
 
     /// A new bucket of a MinIO.

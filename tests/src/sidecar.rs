@@ -15,7 +15,8 @@ use etcdbr_engine::store::{LocalStore, ObjectStore};
 use futures::TryStreamExt;
 
 use crate::etcdbr::{Outcome, Running};
-use crate::scenario::Site;
+use crate::s3::S3Server;
+use crate::scenario::{BUCKET, Site};
 
 /// Far more than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -153,6 +154,15 @@ impl Captured {
         let dir = site.path("archive");
         let store = LocalStore::new(dir.to_str().expect("a path of ours is text")).expect("a directory");
         Self::in_store(Arc::new(store), site.path("key")).await
+    }
+
+    /// That in the bucket of an in-process S3.
+    ///
+    /// # Panics
+    /// Where it cannot be listed.
+    pub async fn on(server: &S3Server, site: &Site) -> Self {
+        let store = etcdbr_engine::store::open(&server.options(BUCKET)).await.expect("a store of ours");
+        Self::in_store(store, site.path("key")).await
     }
 
     /// That in a store.

@@ -219,7 +219,7 @@ async fn a_store_that_refuses_fails_and_recovers() {
     let source = Etcd::start(EtcdVersion::V3_5).await;
     source.client().await.put("noise", Noise::new(1).bytes(1 << 20), None).await.unwrap();
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     let run = || site.command(&["snapshot", "--once", "--endpoints", &source.endpoint()]);
     server.fail_nth(Operation::Put, 1, Act::Answer(403, "AccessDenied"));
     assert_failed(&run().run(), 8, &["etcdbr/v1/"]);
@@ -252,7 +252,7 @@ async fn ctrl_c_during_an_upload_leaves_no_object_and_no_multipart() {
     for operation in [Operation::Create, Operation::Part] {
         for terminate in [false, true] {
             let server = S3Server::start(Mode::Plain, BUCKET).await;
-            let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+            let site = Site::on(&server);
             let act = if operation == Operation::Create { Act::LoseAnswer } else { Act::Silence };
             server.fail_nth(operation, 1, act);
             // An upload whose beginning was lost is begun again; hold that one.
@@ -281,7 +281,7 @@ async fn ctrl_c_during_a_restore_leaves_nothing() {
         client.put(format!("noise-{i}"), Noise::new(i).bytes(1 << 20), None).await.unwrap();
     }
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     site.backup(&source);
     server.fail_nth(Operation::Get, 3, Act::Silence);
     let before = server.count(Operation::Get);

@@ -6,17 +6,10 @@ use etcdbr_engine::record::Record;
 use etcdbr_tests::database::Database;
 use etcdbr_tests::etcd::{Etcd, EtcdCluster, EtcdVersion, Seat};
 use etcdbr_tests::keyspace::current_revision;
-use etcdbr_tests::load::{edge_history, mixed_history};
+use etcdbr_tests::load::{edge_history, mixed_history, put_some};
 use etcdbr_tests::s3::{Act, Mode, Operation, S3Server};
 use etcdbr_tests::scenario::{BUCKET, Site, assert_failed};
 use etcdbr_tests::sidecar::{Captured, Sidecar};
-
-/// Keys `from..to` are put, one revision each.
-async fn put_some(client: &mut Client, range: std::ops::Range<usize>) {
-    for i in range {
-        client.put(format!("/some/{:03}", i % 50), format!("value {i}"), None).await.unwrap();
-    }
-}
 
 /// Fails with the first record that was captured otherwise than the source stores it.
 fn assert_as_stored(captured: &[Record], stored: &[Record]) {
@@ -76,7 +69,7 @@ async fn what_the_first_full_holds_is_called_durable() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_full_that_fails_is_taken_again() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = s3_site(&server);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     put_some(&mut client, 0..20).await;
@@ -89,7 +82,7 @@ async fn a_first_full_that_fails_is_taken_again() {
     put_some(&mut client, 20..40).await;
     sidecar.durable(current_revision(&mut client).await).await;
     sidecar.stop();
-    assert_captured(&captured_in(&server, &site).await, &mut client).await;
+    assert_captured(&Captured::on(&server, &site).await, &mut client).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,7 +102,7 @@ async fn writes_during_the_first_full_are_captured() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_stores_what_was_captured() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = s3_site(&server);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_7).await;
     let mut client = etcd.client().await;
     let mut sidecar = Sidecar::start(&site, &[etcd.endpoint()]);
@@ -120,7 +113,7 @@ async fn a_shutdown_stores_what_was_captured() {
     sidecar.said("waits for the store", 1).await;
     server.heal();
     sidecar.stop();
-    let captured = captured_in(&server, &site).await;
+    let captured = Captured::on(&server, &site).await;
     let (_, records) = captured.records(captured.lineages()[0]).await;
     assert_eq!(records.last().map(|record| record.main.0), Some(revision));
 }
@@ -128,7 +121,7 @@ async fn a_shutdown_stores_what_was_captured() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_that_cannot_store_says_so() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = s3_site(&server);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_7).await;
     let mut client = etcd.client().await;
     let mut sidecar = Sidecar::start_with(&site, &[etcd.endpoint()], &["--shutdown-timeout=100ms"]);
@@ -289,19 +282,10 @@ async fn it_goes_on_at_another_member() {
     assert_captured(&captured, &mut client).await;
 }
 
-fn s3_site(server: &S3Server) -> Site {
-    Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET)
-}
-
-async fn captured_in(server: &S3Server, site: &Site) -> Captured {
-    let store = etcdbr_engine::store::open(&server.options(BUCKET)).await.unwrap();
-    Captured::in_store(store, site.path("key")).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_down_for_a_while_loses_nothing() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = s3_site(&server);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     put_some(&mut client, 0..20).await;
@@ -313,7 +297,7 @@ async fn a_store_that_is_down_for_a_while_loses_nothing() {
     server.heal();
     sidecar.durable(current_revision(&mut client).await).await;
     sidecar.stop();
-    let captured = captured_in(&server, &site).await;
+    let captured = Captured::on(&server, &site).await;
     assert_eq!(captured.lineages().len(), 1);
     assert_captured(&captured, &mut client).await;
 }
@@ -321,7 +305,7 @@ async fn a_store_that_is_down_for_a_while_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_put_whose_answer_is_lost_is_stored_once() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = s3_site(&server);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     let mut sidecar = Sidecar::start(&site, &[etcd.endpoint()]);
@@ -330,14 +314,14 @@ async fn a_put_whose_answer_is_lost_is_stored_once() {
     put_some(&mut client, 0..50).await;
     sidecar.durable(current_revision(&mut client).await).await;
     sidecar.stop();
-    assert_captured(&captured_in(&server, &site).await, &mut client).await;
+    assert_captured(&Captured::on(&server, &site).await, &mut client).await;
 }
 
 /// At the limit capture pauses, and goes on when the store has taken what waited.
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_memory_limit_the_watch_is_given_up() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = s3_site(&server);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     let limits = ["--memory-limit=1MiB", "--compression-level=none", "--delta-snapshot-memory-limit=1MiB"];
@@ -351,7 +335,7 @@ async fn at_the_memory_limit_the_watch_is_given_up() {
     server.heal();
     sidecar.durable(current_revision(&mut client).await).await;
     sidecar.stop();
-    assert_captured(&captured_in(&server, &site).await, &mut client).await;
+    assert_captured(&Captured::on(&server, &site).await, &mut client).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

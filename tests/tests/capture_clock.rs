@@ -104,7 +104,7 @@ async fn the_clock_stepped_back_an_hour() {
 async fn a_clock_that_is_far_off_the_stores_is_not_believed() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
     server.shift_clock(2 * HOUR_MS / 1_000);
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     client.put("/clock", "x", None).await.unwrap();
@@ -113,8 +113,7 @@ async fn a_clock_that_is_far_off_the_stores_is_not_believed() {
     client.put("/clock", "y", None).await.unwrap();
     sidecar.durable(current_revision(&mut client).await).await;
     sidecar.said("behind the store's", 1).await;
-    let store = etcdbr_engine::store::open(&server.options(BUCKET)).await.unwrap();
-    let captured = Captured::in_store(store, site.path("key")).await;
+    let captured = Captured::on(&server, &site).await;
     let now = Clock::system().now().0;
     for entry in &captured.lineages()[0].backups {
         let ahead_ms = entry.name.created.0 - now;

@@ -5,6 +5,7 @@ use etcd_client::{Client, CompactionOptions, PutOptions, Txn, TxnOp};
 use etcdbr_tests::database::Database;
 use etcdbr_tests::etcd::{Etcd, EtcdVersion, Seat};
 use etcdbr_tests::keyspace::{current_revision, hash_kv};
+use etcdbr_tests::load::put_some;
 use etcdbr_tests::proxy::Proxy;
 use etcdbr_tests::s3::{Act, Mode, Operation, S3Server};
 use etcdbr_tests::scenario::{BUCKET, Site, assert_failed};
@@ -12,21 +13,6 @@ use etcdbr_tests::sidecar::{Captured, Sidecar};
 
 /// What it may use beside what it was told may wait for the store.
 const OWN_MEMORY_BYTES: u64 = 128 << 20;
-
-async fn put_some(client: &mut Client, range: std::ops::Range<usize>) {
-    for i in range {
-        client.put(format!("/some/{:03}", i % 50), format!("value {i}"), None).await.unwrap();
-    }
-}
-
-fn s3_site(server: &S3Server) -> Site {
-    Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET)
-}
-
-async fn captured_in(server: &S3Server, site: &Site) -> Captured {
-    let store = etcdbr_engine::store::open(&server.options(BUCKET)).await.unwrap();
-    Captured::in_store(store, site.path("key")).await
-}
 
 /// The newest lineage is one of `lineages`, and holds every record that the source has behind its seam and its floor.
 async fn assert_captured(captured: &Captured, lineages: usize, client: &mut Client) {
@@ -87,7 +73,7 @@ async fn a_network_that_stands_still_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_one_and_three_done_two_not_then_a_kill() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = s3_site(&server);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     let mut sidecar = Sidecar::start(&site, &[etcd.endpoint()]);
@@ -107,7 +93,7 @@ async fn uploads_one_and_three_done_two_not_then_a_kill() {
     let mut sidecar = Sidecar::start(&site, &[etcd.endpoint()]);
     sidecar.durable(current_revision(&mut client).await).await;
     sidecar.stop();
-    assert_captured(&captured_in(&server, &site).await, 1, &mut client).await;
+    assert_captured(&Captured::on(&server, &site).await, 1, &mut client).await;
 }
 
 async fn until(reached: impl Fn() -> bool) {
@@ -123,7 +109,7 @@ async fn until(reached: impl Fn() -> bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_down_while_etcd_compacts_loses_nothing() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = s3_site(&server);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     put_some(&mut client, 0..20).await;
@@ -139,14 +125,14 @@ async fn a_store_that_is_down_while_etcd_compacts_loses_nothing() {
     server.heal();
     sidecar.durable(current_revision(&mut client).await).await;
     sidecar.stop();
-    assert_captured(&captured_in(&server, &site).await, 1, &mut client).await;
+    assert_captured(&Captured::on(&server, &site).await, 1, &mut client).await;
 }
 
 /// A sidecar that starts again does not see its newest deltas: it captures them once more, which adds nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_that_lags_makes_no_gap() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = s3_site(&server);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_5).await;
     let mut client = etcd.client().await;
     put_some(&mut client, 0..20).await;
@@ -163,7 +149,7 @@ async fn a_listing_that_lags_makes_no_gap() {
     sidecar.durable(current_revision(&mut client).await).await;
     sidecar.stop();
     server.catch_listings_up();
-    assert_captured(&captured_in(&server, &site).await, 1, &mut client).await;
+    assert_captured(&Captured::on(&server, &site).await, 1, &mut client).await;
     let json = site.restore(&[Seat::new("m0")], 0, &site.path("restored")).arg("--output=json").succeed().json();
     assert_eq!(json["revision"], current_revision(&mut client).await);
 }
@@ -332,7 +318,7 @@ async fn very_many_leases_keep_within_the_memory() {
 async fn killed_at_each_step_to_the_durable_revision_it_goes_on() {
     let steps = [Act::Answer(503, "SlowDown"), Act::CutRequest(100), Act::Silence, Act::LoseAnswer];
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = s3_site(&server);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     put_some(&mut client, 0..20).await;
@@ -352,7 +338,7 @@ async fn killed_at_each_step_to_the_durable_revision_it_goes_on() {
         let said = sidecar.durable_revision();
         sidecar.kill9();
         server.heal();
-        let captured = captured_in(&server, &site).await;
+        let captured = Captured::on(&server, &site).await;
         assert_eq!(captured.lineages().len(), 1, "{act:?}");
         let (_, records) = captured.records(captured.lineages()[0]).await;
         assert!(records.last().is_some_and(|record| record.main.0 >= said), "{said} was said to be durable: {act:?}");
@@ -361,7 +347,7 @@ async fn killed_at_each_step_to_the_durable_revision_it_goes_on() {
     let mut sidecar = Sidecar::start(&site, &[etcd.endpoint()]);
     sidecar.durable(current_revision(&mut client).await).await;
     sidecar.stop();
-    assert_captured(&captured_in(&server, &site).await, 1, &mut client).await;
+    assert_captured(&Captured::on(&server, &site).await, 1, &mut client).await;
 }
 
 /// Killed while its first full is on its way: nothing was called durable, and the next one begins anew.
@@ -369,7 +355,7 @@ async fn killed_at_each_step_to_the_durable_revision_it_goes_on() {
 async fn killed_before_its_first_full_is_durable_it_begins_anew() {
     for act in [Act::Silence, Act::LoseAnswer] {
         let server = S3Server::start(Mode::Plain, BUCKET).await;
-        let site = s3_site(&server);
+        let site = Site::on(&server);
         let etcd = Etcd::start(EtcdVersion::V3_7).await;
         let mut client = etcd.client().await;
         put_some(&mut client, 0..20).await;
@@ -380,13 +366,13 @@ async fn killed_before_its_first_full_is_durable_it_begins_anew() {
         assert_eq!(sidecar.durable_revision(), 0);
         sidecar.kill9();
         server.heal();
-        let left = captured_in(&server, &site).await;
+        let left = Captured::on(&server, &site).await;
         assert!(left.lineages().iter().all(|lineage| lineage.backups.len() == 1), "a delta without its full");
         let mut sidecar = Sidecar::start(&site, &[etcd.endpoint()]);
         put_some(&mut client, 40..60).await;
         sidecar.durable(current_revision(&mut client).await).await;
         sidecar.stop();
         // What was stored without an answer is a full like any other, and is gone on with.
-        assert_captured(&captured_in(&server, &site).await, 1, &mut client).await;
+        assert_captured(&Captured::on(&server, &site).await, 1, &mut client).await;
     }
 }

@@ -144,7 +144,7 @@ async fn users_and_roles_that_change_are_in_a_full_of_the_same_lineage() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_the_middle_of_a_full_it_goes_on_and_takes_another() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     put_large(&mut client).await;
@@ -170,8 +170,7 @@ async fn killed_in_the_middle_of_a_full_it_goes_on_and_takes_another() {
     sidecar.said("is durable", 1).await;
     sidecar.durable(current_revision(&mut client).await).await;
     sidecar.stop();
-    let store = etcdbr_engine::store::open(&server.options(BUCKET)).await.unwrap();
-    let captured = Captured::in_store(store, site.path("key")).await;
+    let captured = Captured::on(&server, &site).await;
     let [lineage] = captured.lineages()[..] else { panic!("there is one lineage") };
     assert_eq!(seams(lineage).len(), 2);
     captured.assert_fulls_meet_deltas(lineage).await;
@@ -184,7 +183,7 @@ async fn killed_in_the_middle_of_a_full_it_goes_on_and_takes_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_waits_for_the_deltas_up_to_its_seam() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_7).await;
     let mut client = etcd.client().await;
     put_large(&mut client).await;
@@ -206,8 +205,7 @@ async fn a_full_waits_for_the_deltas_up_to_its_seam() {
     assert_eq!(fulls(&server), 2);
     sidecar.durable(current_revision(&mut client).await).await;
     sidecar.stop();
-    let store = etcdbr_engine::store::open(&server.options(BUCKET)).await.unwrap();
-    let captured = Captured::in_store(store, site.path("key")).await;
+    let captured = Captured::on(&server, &site).await;
     let [lineage] = captured.lineages()[..] else { panic!("there is one lineage") };
     captured.assert_fulls_meet_deltas(lineage).await;
 }

@@ -10,11 +10,6 @@ use etcdbr_tests::s3::{Act, Mode, Operation, S3Server};
 use etcdbr_tests::scenario::{BUCKET, Site};
 use etcdbr_tests::sidecar::{Captured, Sidecar};
 
-async fn captured_in(server: &S3Server, site: &Site) -> Captured {
-    let store = etcdbr_engine::store::open(&server.options(BUCKET)).await.unwrap();
-    Captured::in_store(store, site.path("key")).await
-}
-
 /// One delta for each of `rounds`, far more than there are uploads at once.
 async fn write_rounds(client: &mut Client, rounds: usize) {
     for round in 0..rounds {
@@ -52,7 +47,7 @@ async fn assert_each_restores(site: &Site, client: &mut Client, revisions: impl 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_becomes_few_objects_and_every_revision_of_it_restores() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     client.put("/outage/first", "x", None).await.unwrap();
@@ -70,7 +65,7 @@ async fn an_outage_becomes_few_objects_and_every_revision_of_it_restores() {
     let last = current_revision(&mut client).await;
     sidecar.durable(last).await;
     sidecar.stop();
-    let captured = captured_in(&server, &site).await;
+    let captured = Captured::on(&server, &site).await;
     let deltas = deltas(&captured);
     // Those that had been sent when the store failed, and what had waited behind them.
     assert!(deltas.len() <= 12, "{deltas:?}");
@@ -86,7 +81,7 @@ async fn an_outage_becomes_few_objects_and_every_revision_of_it_restores() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_merged_deltas_are_stored_it_goes_on_without_a_gap() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     client.put("/outage/first", "x", None).await.unwrap();
@@ -100,7 +95,7 @@ async fn killed_while_merged_deltas_are_stored_it_goes_on_without_a_gap() {
     // The wide one is on its way, and its answer does not come.
     sidecar.said("are stored as one", 1).await;
     sidecar.kill9();
-    let said = captured_in(&server, &site).await;
+    let said = Captured::on(&server, &site).await;
     assert!(!deltas(&said).is_empty());
     write_rounds(&mut client, 3).await;
     let mut sidecar = Sidecar::start_every(&site, &[etcd.endpoint()], "100ms", &[]);
@@ -108,7 +103,7 @@ async fn killed_while_merged_deltas_are_stored_it_goes_on_without_a_gap() {
     let last = current_revision(&mut client).await;
     sidecar.durable(last).await;
     sidecar.stop();
-    let captured = captured_in(&server, &site).await;
+    let captured = Captured::on(&server, &site).await;
     let (_, records) = captured.records(captured.lineages()[0]).await;
     assert_eq!(records.last().map(|record| record.main.0), Some(last));
     assert_each_restores(&site, &mut client, (before..=last).step_by(29)).await;

@@ -87,7 +87,7 @@ async fn another_key_is_told() {
 
 async fn s3() -> (S3Server, Site) {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     (server, site)
 }
 

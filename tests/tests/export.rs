@@ -146,7 +146,7 @@ async fn a_backup_that_is_not_sound_makes_no_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_export_leaves_is_removed_by_the_next() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     let source = Etcd::start(EtcdVersion::V3_5).await;
     let mut client = source.client().await;
     // More than one read fetches whole.

@@ -77,7 +77,7 @@ async fn what_a_killed_backup_leaves_in_a_directory_is_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_backup_leaves_in_a_bucket_is_removed() {
     let (server, etcd) = (S3Server::start(Mode::Plain, BUCKET).await, stalling_etcd().await);
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     // More than the store tells of on one page.
     for count in 1..=5 {
         let mut running = begin(&site, &etcd);

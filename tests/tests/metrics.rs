@@ -37,7 +37,7 @@ async fn address(sidecar: &mut Sidecar) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_durable_and_what_waits_is_shown() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     let mut sidecar = Sidecar::start_with(&site, &[etcd.endpoint()], &["--metrics-addr=127.0.0.1:0"]);

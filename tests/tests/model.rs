@@ -210,14 +210,13 @@ struct Storm {
 impl Storm {
     async fn begin(version: EtcdVersion, seat: Seat) -> Self {
         let server = S3Server::start(Mode::Plain, BUCKET).await;
-        let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+        let site = Site::on(&server);
         let world = World::of_three(version).await;
         Self { world, server, site, seat, steps: Steps::new(0), sidecar: None, tally: Tally::default() }
     }
 
     async fn captured(&self) -> Captured {
-        let store = etcdbr_engine::store::open(&self.server.options(BUCKET)).await.unwrap();
-        Captured::in_store(store, self.site.path("key")).await
+        Captured::on(&self.server, &self.site).await
     }
 
     async fn fault(&mut self) {
@@ -294,7 +293,7 @@ async fn storms(version: EtcdVersion, first: u64, count: u64) {
         // The next one has a store of its own.
         storm.server = S3Server::start(Mode::Plain, BUCKET).await;
         let server = &storm.server;
-        storm.site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+        storm.site = Site::on(server);
     }
     storm.world.assert_hashes_are_the_models();
     println!("three members of {version:?}: {:?}", storm.tally);

@@ -23,13 +23,9 @@ use sha2::{Digest, Sha256};
 
 const COPIES: &str = "prod/etcdbr-presign/";
 
-fn site(server: &S3Server) -> Site {
-    Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET)
-}
-
 async fn site_with_backup() -> (S3Server, Site, Etcd) {
     let server = S3Server::start(Mode::Ecs, BUCKET).await;
-    let site = site(&server);
+    let site = Site::on(&server);
     let source = Etcd::start(EtcdVersion::V3_5).await;
     write_history(&mut source.client().await, 300).await;
     site.backup(&source);
@@ -114,7 +110,7 @@ async fn what_cannot_or_must_not_be_lent_is_refused_before_anything_is_sent() {
     assert_eq!((&told["temporary_credentials"], &told["session_expires"]), (&true.into(), &serde_json::Value::Null));
     // What is not encrypted needs no permission.
     let open = S3Server::start(Mode::Plain, BUCKET).await;
-    let unencrypted = crate::presign::site(&open);
+    let unencrypted = Site::on(&open);
     unencrypted.unkeyed(&["snapshot", "--once", "--endpoints", &source.endpoint()]).succeed();
     unencrypted.unkeyed(&["presign"]).succeed();
 }
@@ -140,7 +136,7 @@ async fn a_copy_whose_upload_fails_is_taken_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_during_the_upload_leaves_no_copy() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = site(&server);
+    let site = Site::on(&server);
     let source = Etcd::start(EtcdVersion::V3_5).await;
     let mut client = source.client().await;
     for i in 0..24 {

@@ -329,7 +329,7 @@ async fn a_load_balancer_is_noticed_after_the_stream() {
 async fn an_archive_that_cannot_be_listed_takes_a_backup_all_the_same() {
     let fake = FakeEtcd::start(Script::default()).await;
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     server.fail_nth(Operation::List, 1, Act::Answer(403, "AccessDenied"));
     let run = site.command(&["snapshot", "--once", "--output=json", "--endpoints", &fake.endpoint]).run();
     assert_eq!(run.code, Some(0), "{}", run.stderr);
@@ -446,7 +446,7 @@ async fn verify_leaves_nothing_behind_even_when_killed() {
     let source = Etcd::start(EtcdVersion::V3_5).await;
     source.client().await.put("noise", etcdbr_tests::load::Noise::new(1).bytes(1 << 20), None).await.unwrap();
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     // Chunks of 4 MiB in the clear: frames are fetched one at a time.
     for i in 0..12 {
         let value = etcdbr_tests::load::Noise::new(i).bytes(1 << 20);
