@@ -82,7 +82,7 @@ async fn the_clock_stepped_back_an_hour() {
     let (ran, marked) = tokio::join!(run_sidecar(&archive, &request, &context), script);
     ran.unwrap();
     let figures = gauges.figures();
-    assert!(figures.last_full.is_some() && figures.last_hash_kv_ms.is_some(), "{figures:?}");
+    assert!(figures.last_full.is_some() && figures.last_hash_kv.is_some(), "{figures:?}");
     assert_eq!((figures.waiting_bytes, figures.source_revision.0), (0, marked[3].1));
     let captured = Captured::of(&site).await;
     let marks = captured.time_marks(captured.lineages()[0]).await;

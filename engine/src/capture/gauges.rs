@@ -4,9 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use super::durations::Durations;
 use crate::clock::UnixMillis;
-use crate::format::TimeMark;
+use crate::format::{LineageId, TimeMark};
 use crate::revision::Revision;
 
 /// A full that became durable.
@@ -22,29 +24,114 @@ pub struct LastFull {
     pub stored_bytes: u64,
 }
 
+/// A HashKV that is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastHashKv {
+    /// What it is of.
+    pub revision: Revision,
+    /// When the full that has it was durable.
+    pub stored: UnixMillis,
+    /// How long the source stood still for it, milliseconds.
+    pub took_ms: u64,
+}
+
+/// What an object that was stored is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StoredKind {
+    /// An image.
+    Full,
+    /// Records.
+    Delta,
+    /// Time marks and leases alone.
+    Mark,
+}
+
+/// How much was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stored {
+    /// Objects.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Attempts at one thing, and how long they took.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attempts {
+    /// Those that came to something.
+    pub succeeded: Durations,
+    /// The others.
+    pub failed: Durations,
+}
+
+/// How often something was tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retries {
+    /// Uploads of deltas.
+    pub deltas: u64,
+    /// Fulls beside capture.
+    pub fulls: u64,
+    /// Sessions with a member.
+    pub sessions: u64,
+}
+
 /// What a sidecar has come to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Figures {
+    /// Of etcdbr; empty where it has not begun.
+    pub version: String,
+    /// The lineage that is written, once it is open.
+    pub lineage: Option<LineageId>,
+    /// When the source's history was last shown to be the lineage's.
+    pub proven: Option<UnixMillis>,
     /// The last revision that is durable, and when the source stood there.
     pub durable: Option<TimeMark>,
     /// The source's own, as far as it was heard of.
     pub source_revision: Revision,
     /// Bytes that wait for the store, compressed and sealed.
     pub waiting_bytes: u64,
+    /// How many may.
+    pub waiting_limit_bytes: u64,
     /// How often a watch has gone on with a lineage.
     pub watch_resumes: u64,
     /// Fulls that were begun, by the reason.
     pub fulls: BTreeMap<&'static str, u64>,
-    /// Fulls that failed.
-    pub failed_fulls: u64,
-    /// Uploads of deltas that were tried again.
-    pub upload_retries: u64,
+    /// Since when a full is due or under way.
+    pub full_due: Option<UnixMillis>,
+    /// What has come of fulls.
+    pub full_attempts: Attempts,
+    /// What has come of uploads of deltas.
+    pub delta_attempts: Attempts,
+    /// What was tried again.
+    pub retries: Retries,
+    /// What was stored.
+    pub stored: BTreeMap<StoredKind, Stored>,
     /// Deltas that became part of a wider one while they waited.
     pub merged_deltas: u64,
-    /// The newest full.
+    /// The newest full that was taken here.
     pub last_full: Option<LastFull>,
-    /// How long the source stood still for the last HashKV, milliseconds.
-    pub last_hash_kv_ms: Option<u64>,
+    /// The seam of the newest full, whoever took it, and when it was begun.
+    pub newest_full: Option<TimeMark>,
+    /// The last HashKV.
+    pub last_hash_kv: Option<LastHashKv>,
+}
+
+impl Figures {
+    /// An object of so many bytes was stored.
+    pub fn count_stored(&mut self, kind: StoredKind, bytes: u64) {
+        let stored = self.stored.entry(kind).or_default();
+        *stored = Stored { objects: stored.objects + 1, bytes: stored.bytes + bytes };
+    }
+}
+
+impl Attempts {
+    /// One more that came to something, or did not.
+    pub fn add<T, E>(&mut self, came_to: &Result<T, E>, took: Duration) {
+        match came_to {
+            Ok(_) => self.succeeded.add(took),
+            Err(_) => self.failed.add(took),
+        }
+    }
 }
 
 /// The figures, shared.

@@ -8,6 +8,7 @@
 //! has it, in order; a [`Witness`] says of a full that is taken beside it whether it is of the same history. Which lineage to go on with, and when to take a full, is decided elsewhere.
 
 mod batch;
+mod durations;
 mod find;
 mod follow;
 mod gauges;
@@ -20,9 +21,10 @@ mod trail;
 mod witness;
 
 pub use batch::CutLimits;
+pub use durations::Durations;
 pub use find::newest_line;
 pub use follow::{Capture, CaptureOptions, End, Pause};
-pub use gauges::{Figures, Gauges, LastFull};
+pub use gauges::{Attempts, Figures, Gauges, LastFull, LastHashKv, StoredKind};
 pub use line::{FullsOfLine, Line, Opening};
 pub use outbox::Outbox;
 pub use resume::{Resumed, Resumption, Unproven, resume};

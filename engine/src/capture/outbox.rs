@@ -19,8 +19,9 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
-use super::gauges::Gauges;
+use super::gauges::{Gauges, StoredKind};
 use crate::archive::{Archive, SealedDelta};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{LineageId, TimeMark};
@@ -158,6 +159,7 @@ impl Outbox {
     pub fn open(archive: Archive, limit_bytes: u64, gauges: Gauges, context: &RunContext) -> Self {
         // What is sent is counted: nobody may send while the outbox is full.
         let (deltas, inbox) = mpsc::unbounded_channel();
+        gauges.note(|figures| figures.waiting_limit_bytes = limit_bytes);
         let backlog = Backlog { gauges, ..Backlog::default() };
         let uploading = tokio::spawn(upload_all(archive, inbox, backlog.clone(), context.clone()));
         Self { deltas, backlog, limit_bytes, uploading }
@@ -328,15 +330,22 @@ async fn merged(archive: &Archive, parts: Vec<SealedDelta>, context: &RunContext
 async fn put(archive: &Archive, delta: &SealedDelta, gauges: &Gauges, context: &RunContext) {
     let (mut pause, longest) = PAUSES;
     let mut told = false;
-    while let Err(error) = archive.put_delta(delta).await {
+    loop {
+        let begun = Instant::now();
+        let stored = archive.put_delta(delta).await;
+        gauges.note(|figures| figures.delta_attempts.add(&stored, begun.elapsed()));
+        let Err(error) = stored else { break };
         if !told {
             context.warn(format!("a delta waits for the store: {error}"));
             told = true;
         }
-        gauges.note(|figures| figures.upload_retries += 1);
+        gauges.note(|figures| figures.retries.deltas += 1);
         tokio::time::sleep(pause).await;
         pause = longest.min(pause * 2);
     }
+    let (first, last) = delta.facts().revisions;
+    let kind = if first <= last { StoredKind::Delta } else { StoredKind::Mark };
+    gauges.note(|figures| figures.count_stored(kind, delta.stored_bytes()));
     if told {
         context.note(format!("the store has taken {}", delta.name()));
     }

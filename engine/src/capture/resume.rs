@@ -69,15 +69,24 @@ impl fmt::Display for Unproven {
 }
 
 impl Unproven {
+    /// The word for what is compacted.
+    pub const COMPACTED: &'static str = "compacted";
+    /// The word for a watch that is broken.
+    pub const BROKEN_WATCH: &'static str = "broken-watch";
+    /// All words.
+    pub const REASONS: [&'static str; 6] =
+        ["discontinuity", Self::COMPACTED, "other-records", "no-put", "far-behind", Self::BROKEN_WATCH];
+
     /// A word for the reason, for counters.
     pub fn reason(&self) -> &'static str {
+        let [discontinuity, compacted, other_records, no_put, far_behind, broken_watch] = Self::REASONS;
         match self {
-            Self::Discontinuity(_) => "discontinuity",
-            Self::Compacted => "compacted",
-            Self::OtherRecords => "other-records",
-            Self::NoPut => "no-put",
-            Self::FarBehind(_) => "far-behind",
-            Self::Broken(_) => "broken-watch",
+            Self::Discontinuity(_) => discontinuity,
+            Self::Compacted => compacted,
+            Self::OtherRecords => other_records,
+            Self::NoPut => no_put,
+            Self::FarBehind(_) => far_behind,
+            Self::Broken(_) => broken_watch,
         }
     }
 }

@@ -24,6 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What is wrong from the start: flags, keys, permissions, an archive that is encrypted while no key was given. Later
 /// on everything is tried again; at the end `Unavailable` where what was captured could not be made durable.
 pub async fn run_sidecar(archive: &Archive, request: &SidecarRequest, context: &RunContext) -> Result<()> {
+    request.gauges.note(|figures| figures.version.clone_from(&request.full.tool_version));
     context.unless_stopped(check_policy(archive, context)).await?;
     let (context, _watched) = on_the_stores_time(archive, context);
     let context = &context;
@@ -46,9 +47,10 @@ async fn run_sessions(
 ) -> Result<()> {
     let (mut pause, longest) = PAUSES;
     let mut worked = false;
-    let mut ended = BTreeSet::new();
+    let (mut ended, mut forced) = (BTreeSet::new(), None);
     while !context.stop.is_cancelled() {
-        let mut session = Session { archive, request, outbox, context, fulls, ended: &mut ended, captured: false };
+        let (ended, forced) = (&mut ended, &mut forced);
+        let mut session = Session { archive, request, outbox, context, fulls, ended, forced, captured: false };
         let ran = session.run(line).await;
         let captured = session.captured;
         fulls.give_up();
@@ -74,6 +76,7 @@ async fn run_sessions(
             () = context.stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(pause) => pause = longest.min(pause * 2),
         }
+        outbox.gauges().note(|figures| figures.retries.sessions += 1);
     }
     Ok(())
 }

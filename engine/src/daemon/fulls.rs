@@ -34,7 +34,11 @@ pub(super) enum FullReason {
 }
 
 impl FullReason {
-    fn word(self) -> &'static str {
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::AuthChanged, Self::ManyDeltas, Self::Scheduled];
+
+    /// For counters.
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::AuthChanged => "auth-changed",
             Self::ManyDeltas => "many-deltas",
@@ -60,6 +64,19 @@ pub(super) enum Taken {
     Stored(Box<FullSummary>),
     /// Nothing shows that it would be of the lineage's history. Nothing was stored.
     Unproven(Error),
+}
+
+impl Taken {
+    /// Whether there is a full now.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn stored(&self) -> Result<(), &Error> {
+        match self {
+            Self::Stored(_) => Ok(()),
+            Self::Unproven(why) => Err(why),
+        }
+    }
 }
 
 /// What is to be done about fulls.
@@ -98,6 +115,11 @@ impl Fulls {
     /// One is wanted that is begun after this call.
     pub(super) fn want(&mut self, reason: FullReason) {
         self.wanted.insert(reason);
+    }
+
+    /// Whether one is wanted, or under way because it was.
+    pub(super) fn is_due(&self) -> bool {
+        !self.wanted.is_empty() || self.running.as_ref().is_some_and(|running| !running.reasons.is_empty())
     }
 
     /// Why one is wanted, in words.

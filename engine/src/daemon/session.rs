@@ -5,20 +5,23 @@ use std::future::pending;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::fulls::{FullReason, Fulls, Taken, Turn};
+use super::reasons;
 use super::request::SidecarRequest;
 use crate::archive::Archive;
 use crate::backup::{
     Beginning, FullSummary, HashKvOutcome, SeamWitness, begin_full, begin_full_within, run_full, source,
 };
 use crate::capture::{
-    Capture, End, Gauges, LastFull, Line, Outbox, Pause, Resumed, Resumption, Trail, Witness, newest_line, resume,
+    Capture, End, Gauges, LastFull, LastHashKv, Line, Outbox, Pause, Resumed, Resumption, StoredKind, Trail, Witness,
+    newest_line, resume,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::etcd::{Member, WatchEnd};
-use crate::format::{HistoryDigest, LineageId, NameKind, Seam, Source, TimeMark};
+use crate::format::{HashKvAnswer, HistoryDigest, LineageId, NameKind, Seam, Source, TimeMark};
 use crate::monitor::Event;
 use crate::revision::Revision;
 use crate::run::RunContext;
@@ -43,6 +46,8 @@ pub(super) struct Session<'a> {
     pub(super) fulls: &'a mut Fulls,
     /// Lineages that cannot be gone on with, for as long as this process remembers.
     pub(super) ended: &'a mut BTreeSet<LineageId>,
+    /// Why the last one of them could not, until another one is opened or gone on with.
+    pub(super) forced: &'a mut Option<&'static str>,
     /// Whether it has got as far as capturing.
     pub(super) captured: bool,
 }
@@ -67,7 +72,13 @@ impl Session<'_> {
         let (member, source, known) = context.unless_stopped(begun).await?;
         let resumed = match known {
             // Put back at once: an error on the way must not cost the lineage.
-            Some(known) => self.resume(&member, line.insert(known)).await?,
+            Some(known) => match self.resume(&member, line.insert(known)).await? {
+                Ok(resumed) => Some(resumed),
+                Err(why) => {
+                    self.forced.get_or_insert(why);
+                    None
+                }
+            },
             None => None,
         };
         let resumed = match resumed {
@@ -81,11 +92,12 @@ impl Session<'_> {
             }
         };
         let Some(line_now) = line else { return Ok(Ended::Reconnect("there is no lineage".to_owned())) };
-        self.captured = true;
+        (*self.forced, self.captured) = (None, true);
         let followed = self.follow(member, source, resumed, line_now).await;
         // What would follow a full that never came could not be stored: another lineage is opened.
         let lost = line_now.gate.is_condemned() || followed.as_ref().is_ok_and(|(_, keep)| !keep);
         if lost {
+            self.forced.get_or_insert(reasons::FULL_FAILED);
             self.ended.extend(line.take().map(|line| line.trail.lineage));
         }
         followed.map(|(ended, _)| ended)
@@ -97,16 +109,20 @@ impl Session<'_> {
         newest_line(self.archive, &catalogue, member.identity().cluster, wanted).await
     }
 
-    /// A watch that goes on with `line`; `None` where that cannot be proven, which is told.
-    async fn resume(&self, member: &Member, line: &mut Line) -> Result<Option<Resumed>> {
+    /// A watch that goes on with `line`; the word for the reason where that cannot be proven, which is told.
+    async fn resume(&self, member: &Member, line: &mut Line) -> Result<Result<Resumed, &'static str>> {
         let resuming = resume(member, &mut line.trail, self.request.capture.watch);
         match self.context.unless_stopped(resuming).await? {
             Resumption::Proven(resumed) => {
                 let Trail { lineage, .. } = &line.trail;
                 let position = line.trail.position().revision;
                 self.context.note(format!("going on with lineage {lineage} behind revision {position}"));
-                self.outbox.gauges().note(|figures| figures.watch_resumes += 1);
-                Ok(Some(*resumed))
+                let now = self.context.clock.now();
+                self.outbox.gauges().note(|figures| {
+                    figures.watch_resumes += 1;
+                    figures.proven = Some(now);
+                });
+                Ok(Ok(*resumed))
             }
             Resumption::Unproven(why) => {
                 self.context.warn(format!(
@@ -114,8 +130,7 @@ impl Session<'_> {
                     line.trail.lineage,
                     why.reason()
                 ));
-                self.outbox.gauges().note(|figures| *figures.fulls.entry(why.reason()).or_default() += 1);
-                Ok(None)
+                Ok(Err(why.reason()))
             }
         }
     }
@@ -127,6 +142,8 @@ impl Session<'_> {
         let watching = async { member.watch(start, self.request.capture.watch).await.map_err(WatchEnd::into_error) };
         let watch = self.context.unless_stopped(watching).await?;
         let lineage = begun.name().lineage;
+        let reason = self.forced.unwrap_or(reasons::FIRST);
+        self.outbox.gauges().note(|figures| *figures.fulls.entry(reason).or_default() += 1);
         let trail = Trail::at_seam(lineage, begun.seam().clone(), begun.standing());
         let (seam, auth_state) = (begun.time_mark(), begun.auth_state().to_vec());
         let stop = CancellationToken::new();
@@ -135,7 +152,10 @@ impl Session<'_> {
             let context = RunContext { stop: stop.clone(), ..self.context.clone() };
             let gauges = self.outbox.gauges().clone();
             tokio::spawn(async move {
-                let full = run_full(begun, &archive, &request, &context).await?;
+                let started = Instant::now();
+                let ran = run_full(begun, &archive, &request, &context).await;
+                count_attempt(&gauges, started, ran.as_ref().map(drop));
+                let full = ran?;
                 // Before any delta can be: they wait for this task's end.
                 context.monitor.tell(Event::Durable { lineage: lineage.to_string(), revision: seam.revision });
                 gauges.note(|figures| figures.durable = Some(seam));
@@ -159,6 +179,7 @@ impl Session<'_> {
         let channels = (self.archive, self.outbox);
         let mut capture = Capture::begin(channels, options, self.context, (member.clone(), source.clone()), resumed);
         loop {
+            self.show_standing(line);
             let opening = line.opening.is_some();
             let (newest, clock) = (line.fulls.newest, &self.context.clock);
             let turn = async { if opening { pending().await } else { self.fulls.turn(newest, clock).await } };
@@ -184,15 +205,34 @@ impl Session<'_> {
         }
     }
 
+    /// What is written, and whether a full is due.
+    fn show_standing(&self, line: &Line) {
+        let now = self.context.clock.now();
+        let (opening, due) = (line.opening.is_some(), self.fulls.is_due());
+        let newest = TimeMark { time: line.fulls.newest, revision: line.trail.seam.revision };
+        self.outbox.gauges().note(|figures| {
+            figures.full_due = if opening || due { figures.full_due.or(Some(now)) } else { None };
+            if !opening {
+                figures.lineage = Some(line.trail.lineage);
+                // Those that are taken from here on show themselves.
+                figures.newest_full.get_or_insert(newest);
+            }
+        });
+    }
+
     /// Why the session is over, and whether the line may be gone on with.
-    fn ended(&self, end: End) -> (Ended, bool) {
+    fn ended(&mut self, end: End) -> (Ended, bool) {
         match end {
             End::Stopped => (Ended::Stopped, true),
             End::StoreBehind => (Ended::StoreBehind, true),
             End::Silent(revision) => (Ended::Reconnect(format!("the watch is silent about revision {revision}")), true),
             End::Watch(end) => {
-                let lost = matches!(end, WatchEnd::Compacted { .. } | WatchEnd::Gap { .. } | WatchEnd::TooLarge { .. });
-                (Ended::Reconnect(end.to_string()), !lost)
+                *self.forced = match end {
+                    WatchEnd::Compacted { .. } => Some(reasons::COMPACTED),
+                    WatchEnd::Gap { .. } | WatchEnd::TooLarge { .. } => Some(reasons::BROKEN_WATCH),
+                    _ => None,
+                };
+                (Ended::Reconnect(end.to_string()), self.forced.is_none())
             }
         }
     }
@@ -207,14 +247,21 @@ impl Session<'_> {
         let context = RunContext { stop: stop.clone(), clock, ..self.context.clone() };
         let (archive, request) = (self.archive.clone(), self.request.full.clone());
         let (member, lineage) = (member.clone(), line.trail.lineage);
+        let gauges = self.outbox.gauges().clone();
         let task = tokio::spawn(async move {
-            let beginning = begin_full_within(lineage, &member, witness, &context);
-            match context.unless_stopped(beginning).await? {
-                Beginning::Proven(begun) => {
-                    run_full(*begun, &archive, &request, &context).await.map(|full| Taken::Stored(Box::new(full)))
+            let started = Instant::now();
+            let taking = async {
+                let beginning = begin_full_within(lineage, &member, witness, &context);
+                match context.unless_stopped(beginning).await? {
+                    Beginning::Proven(begun) => {
+                        run_full(*begun, &archive, &request, &context).await.map(|full| Taken::Stored(Box::new(full)))
+                    }
+                    Beginning::Unproven(why) => Ok(Taken::Unproven(why)),
                 }
-                Beginning::Unproven(why) => Ok(Taken::Unproven(why)),
-            }
+            };
+            let taken = taking.await;
+            count_attempt(&gauges, started, taken.as_ref().and_then(Taken::stored));
+            taken
         });
         self.outbox.gauges().note(|figures| {
             for reason in self.fulls.reasons() {
@@ -225,7 +272,7 @@ impl Session<'_> {
     }
 
     /// Tells what has come of a full; why the lineage must end, where it must.
-    fn full_ended(&mut self, taken: Result<Taken>, reasons: BTreeSet<FullReason>, line: &mut Line) -> Option<String> {
+    fn full_ended(&mut self, taken: Result<Taken>, wanted: BTreeSet<FullReason>, line: &mut Line) -> Option<String> {
         let error = match taken {
             Ok(Taken::Stored(full)) => {
                 self.context.note(format!("{} is durable", full.name));
@@ -238,7 +285,8 @@ impl Session<'_> {
                 return None;
             }
             // Only another lineage has them then, as its full needs no proof.
-            Ok(Taken::Unproven(why)) if reasons.contains(&FullReason::AuthChanged) => {
+            Ok(Taken::Unproven(why)) if wanted.contains(&FullReason::AuthChanged) => {
+                *self.forced = Some(reasons::AUTH_UNPROVEN);
                 return Some(format!("users, roles or permissions have changed, and a full here is not proven: {why}"));
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {
@@ -246,11 +294,11 @@ impl Session<'_> {
             }
             Ok(Taken::Unproven(error)) | Err(error) => error,
         };
-        if reasons.is_empty() {
+        if wanted.is_empty() {
             return None;
         }
-        let again = self.fulls.failed(reasons);
-        self.outbox.gauges().note(|figures| figures.failed_fulls += 1);
+        let again = self.fulls.failed(wanted);
+        self.outbox.gauges().note(|figures| figures.retries.fulls += 1);
         self.context.warn(format!("a full beside capture has failed, and is tried again in {again:?}: {error}"));
         None
     }
@@ -260,7 +308,7 @@ impl Session<'_> {
     async fn older_line(&self, member: &Member, own: LineageId) -> Result<Option<(Line, Resumed)>> {
         let Some(mut older) = self.line_of_archive(member, Some(own)).await? else { return Ok(None) };
         let resumed = self.resume(member, &mut older).await?;
-        Ok(resumed.map(|resumed| (older, resumed)))
+        Ok(resumed.ok().map(|resumed| (older, resumed)))
     }
 }
 
@@ -271,11 +319,21 @@ fn show_full(gauges: &Gauges, full: &FullSummary) {
     };
     let (begun, finished, stored_bytes) = (full.started, full.finished, full.stored_bytes);
     gauges.note(|figures| {
+        figures.count_stored(StoredKind::Full, stored_bytes);
+        figures.proven = Some(finished);
+        figures.newest_full = Some(TimeMark { time: begun, revision });
         figures.last_full = Some(LastFull { revision, begun, finished, stored_bytes });
-        if let HashKvOutcome::Stored(answer) = &full.hash_kv {
-            figures.last_hash_kv_ms = Some(answer.duration_ms);
+        if let HashKvOutcome::Stored(HashKvAnswer { revision, duration_ms, .. }) = full.hash_kv {
+            figures.last_hash_kv = Some(LastHashKv { revision, stored: finished, took_ms: duration_ms });
         }
     });
+}
+
+/// Counts a full that has come to something or failed; not one that was called off.
+fn count_attempt(gauges: &Gauges, started: Instant, came_to: Result<(), &Error>) {
+    if !came_to.is_err_and(|error| error.kind() == ErrorKind::Interrupted) {
+        gauges.note(|figures| figures.full_attempts.add(&came_to, started.elapsed()));
+    }
 }
 
 #[async_trait]
