@@ -141,3 +141,57 @@ async fn opened(archive: &Archive, entry: &BackupEntry) -> Result<Option<Rolled>
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMillis;
+    use crate::format::{LineageId, NameKind, ObjectNonce};
+    use crate::revision::{ClusterId, Revision};
+
+    const LINEAGE: LineageId = LineageId { birth: UnixMillis(1), cluster: ClusterId(1), random: 1 };
+
+    fn digests(before: u8, after: u8) -> (HistoryDigest, HistoryDigest) {
+        (HistoryDigest([before; 32]), HistoryDigest([after; 32]))
+    }
+
+    fn part(first: i64, last: i64, history: (HistoryDigest, HistoryDigest)) -> RolledUp {
+        let nonce = ObjectNonce([first as u8; 8]);
+        RolledUp { revisions: (Revision(first), Revision(last)), created: UnixMillis(last), nonce, history }
+    }
+
+    fn wide(nonce: u8) -> BackupName {
+        let kind = NameKind::Delta { first: Revision(11), last: Revision(14) };
+        BackupName { lineage: LINEAGE, kind, created: UnixMillis(14), nonce: ObjectNonce([nonce; 8]) }
+    }
+
+    fn parts() -> Vec<RolledUp> {
+        vec![part(11, 12, digests(1, 2)), part(13, 14, digests(2, 3))]
+    }
+
+    fn memory(rollups: &[(BackupName, Rolled)]) -> SweepMemory {
+        SweepMemory { rollups: rollups.iter().cloned().collect(), ..SweepMemory::default() }
+    }
+
+    #[test]
+    fn a_delta_of_another_history_than_the_rollup_read_is_not_covered() {
+        let memory = memory(&[(wide(50), Rolled { history: digests(1, 3), parts: parts() })]);
+        let narrow = parts()[0].name(LINEAGE);
+        let has = |history| memory.covers(&wide(50), &narrow, &Rolled { history, parts: Vec::new() });
+        assert!(has(digests(1, 2)));
+        assert!(!has(digests(1, 9)) && !has(digests(9, 2)));
+        let unnamed = part(12, 13, digests(1, 2)).name(LINEAGE);
+        assert!(!memory.covers(&wide(50), &unnamed, &Rolled { history: digests(1, 2), parts: Vec::new() }));
+    }
+
+    #[test]
+    fn of_two_rollups_of_the_same_the_later_name_is_covered_and_only_where_they_are_of_one_history() {
+        let rolled = |history| Rolled { history, parts: parts() };
+        let memory = memory(&[(wide(50), rolled(digests(1, 3))), (wide(51), rolled(digests(1, 3)))]);
+        assert!(memory.covers(&wide(50), &wide(51), &rolled(digests(1, 3))));
+        assert!(!memory.covers(&wide(51), &wide(50), &rolled(digests(1, 3))), "in a circle");
+        assert!(!memory.covers(&wide(50), &wide(51), &rolled(digests(1, 9))));
+        let fewer = Rolled { history: digests(1, 3), parts: vec![part(11, 14, digests(1, 3))] };
+        assert!(!memory.covers(&wide(50), &wide(51), &fewer), "made of something else");
+    }
+}

@@ -179,3 +179,59 @@ async fn prove_kept(
     }
     Ok(broken)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::archive::{BackupEntry, Keyring};
+    use crate::clock::{Clock, UnixMillis};
+    use crate::format::{ArchivePrefix, NameKind, ObjectNonce};
+    use crate::monitor::Recorder;
+    use crate::revision::Revision;
+    use crate::store::faulty::{Call, FaultyStore, Strike};
+    use crate::store::{LocalStore, ObjectStore};
+
+    fn decided(birth: i64, first: i64) -> Decided {
+        let lineage = LineageId { birth: UnixMillis(birth), cluster: ClusterId(1), random: 1 };
+        let kind = if first == 0 {
+            NameKind::Full { seam: Revision(1) }
+        } else {
+            NameKind::Delta { first: Revision(first), last: Revision(first) }
+        };
+        let name = BackupName { lineage, kind, created: UnixMillis(birth), nonce: ObjectNonce([first as u8; 8]) };
+        let entry = BackupEntry { name, stored_bytes: 1, modified: UnixMillis(birth) };
+        Decided { entry, decision: Decision::Delete(DeleteReason::Expired) }
+    }
+
+    /// Two lineages go, deltas before fulls; the store will not part with the newest delta of the first one.
+    #[tokio::test]
+    async fn what_a_locked_object_may_need_stays_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = LocalStore::new(dir.path().to_str().unwrap()).unwrap();
+        let store = Arc::new(FaultyStore::new(Arc::new(local)));
+        let prefix = ArchivePrefix::new("c").unwrap();
+        let archive = Archive::new(store.clone(), prefix.clone(), Keyring::default());
+        let objects: Vec<Decided> =
+            [(100, 3), (100, 2), (100, 0), (200, 2), (200, 0)].map(|(birth, first)| decided(birth, first)).into();
+        for decided in &objects {
+            store.put(&prefix.key(&decided.entry.name), vec![1].into()).await.unwrap();
+        }
+        let context = RunContext {
+            clock: Clock::system(),
+            monitor: Arc::new(Recorder::default()),
+            stop: CancellationToken::new(),
+        };
+        store.fail_nth(1, Some(Call::Delete), Strike::Before, ErrorKind::Denied);
+        let plan = RetentionPlan { objects: objects.clone(), ..RetentionPlan::default() };
+        let outcome = run_sweep(&archive, plan, &context).await.unwrap();
+        let names = |objects: &[Decided]| objects.iter().map(|decided| decided.entry.name).collect::<Vec<_>>();
+        assert_eq!(outcome.deleted, names(&objects[3..]));
+        assert_eq!(outcome.refused.iter().map(|kept| kept.name).collect::<Vec<_>>(), names(&objects[..1]));
+        assert_eq!(outcome.withheld, 2);
+        assert_eq!(archive.catalogue().await.unwrap().newest_first().len(), 3);
+    }
+}
