@@ -12,6 +12,6 @@ async fn minio_is_a_good_store() {
     for finding in findings {
         assert_eq!(finding["verdict"], "good", "{finding}");
     }
-    assert_eq!(findings.len(), 10, "{findings:#?}");
+    assert_eq!(findings.len(), 11, "{findings:#?}");
     assert!(minio.keys(BUCKET).await.is_empty());
 }

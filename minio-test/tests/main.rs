@@ -4,5 +4,6 @@
 
 mod doctor;
 mod full_backup;
+mod lock;
 mod presign;
 mod store;

@@ -1,5 +1,6 @@
 //! A real MinIO with a drive of its own.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,15 @@ use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Region};
 use aws_sdk_s3::error::DisplayErrorContext;
+use aws_sdk_s3::types::{
+    DefaultRetention, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockLegalHold, ObjectLockLegalHoldStatus,
+    ObjectLockRetentionMode, ObjectLockRule,
+};
+use etcdbr_engine::secret::SecretText;
+use etcdbr_engine::store::{Credentials as StoreCredentials, Provider, StaticKeys, StoreOptions};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::ports::free_port;
 use crate::process::Server;
@@ -15,6 +24,10 @@ use crate::tools::tool_dir;
 
 const ACCESS_KEY: &str = "etcdbr-test-access";
 const SECRET_KEY: &str = "etcdbr-test-secret-key";
+/// Where it tells its counts.
+const REQUESTS_PATH: &str = "/minio/metrics/v3/api/requests";
+/// A request that nothing else here makes.
+const MARK: &str = "GetBucketLocation";
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// A MinIO that runs; stopped when dropped.
@@ -41,6 +54,7 @@ impl Minio {
             .env("HOME", home.path())
             .env("MINIO_ROOT_USER", ACCESS_KEY)
             .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
+            .env("MINIO_PROMETHEUS_AUTH_TYPE", "public")
             .env("MINIO_BROWSER", "off")
             .env("MINIO_UPDATE", "off");
         let server = Server::spawn("minio", command, &home.path().join("log"));
@@ -86,6 +100,18 @@ impl Minio {
         self.home.path()
     }
 
+    /// Options for a store of ours in `bucket`.
+    pub fn options(&self, bucket: &str) -> StoreOptions {
+        let mut options = StoreOptions::new(Provider::S3, bucket);
+        options.endpoint = Some(self.endpoint());
+        options.credentials = StoreCredentials::Static(StaticKeys {
+            access_key: SecretText::new(ACCESS_KEY),
+            secret_key: SecretText::new(SECRET_KEY),
+            session_token: None,
+        });
+        options
+    }
+
     /// A client that is not ours.
     pub fn client(&self) -> Client {
         let http = aws_smithy_http_client::Builder::new().build_http();
@@ -106,6 +132,65 @@ impl Minio {
     /// Where MinIO refuses.
     pub async fn create_bucket(&self, name: &str) {
         self.client().create_bucket().bucket(name).send().await.expect("a new bucket");
+    }
+
+    /// Makes a bucket that keeps versions and locks each new one for so many days, for everybody.
+    ///
+    /// # Panics
+    /// Where MinIO refuses.
+    pub async fn create_locked_bucket(&self, name: &str, days: i32) {
+        let client = self.client();
+        client.create_bucket().bucket(name).object_lock_enabled_for_bucket(true).send().await.expect("a new bucket");
+        let retention = DefaultRetention::builder().mode(ObjectLockRetentionMode::Compliance).days(days).build();
+        let lock = ObjectLockConfiguration::builder()
+            .object_lock_enabled(ObjectLockEnabled::Enabled)
+            .rule(ObjectLockRule::builder().default_retention(retention).build())
+            .build();
+        let call = client.put_object_lock_configuration().bucket(name).object_lock_configuration(lock);
+        call.send().await.expect("a locked bucket");
+    }
+
+    /// Puts an object under a legal hold.
+    ///
+    /// # Panics
+    /// Where MinIO refuses.
+    pub async fn hold(&self, bucket: &str, key: &str) {
+        let hold = ObjectLockLegalHold::builder().status(ObjectLockLegalHoldStatus::On).build();
+        let call = self.client().put_object_legal_hold().bucket(bucket).key(key).legal_hold(hold);
+        call.send().await.expect("an object of a locked bucket");
+    }
+
+    /// Requests so far, by the name of the operation as S3 has it (`GetObject`), by MinIO's own account. That is a moment
+    /// behind: so this waits until it knows of a request that only this function makes.
+    ///
+    /// # Panics
+    /// Where MinIO does not tell for long.
+    pub async fn requests(&self) -> BTreeMap<String, u64> {
+        let marked = self.told_requests().await.get(MARK).copied().unwrap_or_default();
+        self.client().get_bucket_location().bucket("none").send().await.expect_err("there is no such bucket");
+        let deadline = Instant::now() + READY_LIMIT;
+        loop {
+            let told = self.told_requests().await;
+            // An account that was told twice may be older than the mark.
+            if told.get(MARK).is_some_and(|count| *count > marked) {
+                return told;
+            }
+            assert!(Instant::now() < deadline, "minio does not tell its requests: {told:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn told_requests(&self) -> BTreeMap<String, u64> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("minio listens");
+        let request = format!("GET {REQUESTS_PATH} HTTP/1.0\r\nHost: 127.0.0.1:{}\r\n\r\n", self.port);
+        stream.write_all(request.as_bytes()).await.expect("minio reads");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("minio answers");
+        let counts = text.lines().filter_map(|line| {
+            let (name, rest) = line.strip_prefix("minio_api_requests_total{name=\"")?.split_once('"')?;
+            Some((name.to_owned(), rest.rsplit(' ').next()?.parse::<f64>().ok()? as u64))
+        });
+        counts.collect()
     }
 
     /// The keys of all objects of a bucket.

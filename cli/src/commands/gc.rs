@@ -95,6 +95,10 @@ fn sweep_text(outcome: &SweepOutcome, dry_run: bool, archive: &Archive) -> Strin
     }
     let place = archive.describe();
     out += &format!("deleted {} of {} objects in {place}\n", outcome.deleted.len(), outcome.plan.objects.len());
+    if outcome.hidden > 0 {
+        let hidden = outcome.hidden;
+        out += &format!("  {hidden} of them are hidden only: the bucket keeps their versions, and what locks them\n");
+    }
     for kept in outcome.refused.iter().chain(&outcome.unreadable) {
         out += &format!("  kept: {}\n", kept.why);
     }
@@ -123,6 +127,7 @@ fn sweep_document(outcome: &SweepOutcome, dry_run: bool) -> Value {
     let deleted: Vec<String> = outcome.deleted.iter().map(ToString::to_string).collect();
     json!({
         "dry_run": dry_run, "now": outcome.plan.now.to_string(), "objects": objects, "deleted": deleted,
+        "hidden": outcome.hidden,
         "kept": outcome.plan.objects.len() - outcome.plan.deletions().count(),
         "refused": against(&outcome.refused), "unreadable": against(&outcome.unreadable), "withheld": outcome.withheld,
     })

@@ -11,7 +11,7 @@ use etcdbr_engine::presign::{
     run_sweep,
 };
 use etcdbr_engine::run::RunContext;
-use etcdbr_engine::store::SessionEnd;
+use etcdbr_engine::store::{Removal, SessionEnd};
 use etcdbr_engine::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
@@ -90,8 +90,13 @@ pub(crate) async fn run(args: PresignArgs, format: OutputFormat, context: &RunCo
 
 async fn delete(archive: &Archive, older_than: Duration, format: OutputFormat, context: &RunContext) -> Result<()> {
     let plan = plan_sweep(archive, SweepRequest { older_than }, context).await?;
-    run_sweep(archive, &plan, context).await?;
-    output::result(format, &sweep_text(&plan), &sweep_document(&plan));
+    let removal = run_sweep(archive, &plan, context).await?;
+    if removal == Removal::Hidden {
+        context.warn(
+            "the bucket keeps versions: what was deleted is hidden, and as plain as before until they are removed",
+        );
+    }
+    output::result(format, &sweep_text(&plan), &sweep_document(&plan, removal));
     Ok(())
 }
 
@@ -169,8 +174,8 @@ fn sweep_text(plan: &SweepPlan) -> String {
     out
 }
 
-fn sweep_document(plan: &SweepPlan) -> Value {
+fn sweep_document(plan: &SweepPlan, removal: Removal) -> Value {
     let deleted: Vec<Value> = plan.delete.iter().map(|copy| json!({"key": copy.key, "bytes": copy.bytes})).collect();
     let aborted: Vec<Value> = plan.abort.iter().map(|unfinished| json!({"key": unfinished.key})).collect();
-    json!({"deleted": deleted, "aborted_uploads": aborted, "kept": plan.kept, "foreign": plan.foreign})
+    json!({"deleted": deleted, "aborted_uploads": aborted, "kept": plan.kept, "foreign": plan.foreign, "hidden": removal == Removal::Hidden})
 }

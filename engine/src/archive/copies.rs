@@ -10,6 +10,7 @@ use super::parts::PartSender;
 use crate::clock::UnixMillis;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::PlainCopyName;
+use crate::store::Removal;
 use crate::store::{ListDepth, ListQuery, PendingUpload, PresignedUrl};
 
 /// More pages than this are no copies of ours.
@@ -131,11 +132,11 @@ impl Archive {
         Ok(found)
     }
 
-    /// Removes plain copies; one that is not there is no error.
+    /// Removes plain copies; one that is not there is no error. `Hidden` where the store keeps versions of any.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn delete_copies(&self, names: &[PlainCopyName]) -> Result<()> {
+    pub async fn delete_copies(&self, names: &[PlainCopyName]) -> Result<Removal> {
         let keys: Vec<String> = names.iter().map(|name| self.copy_key(name)).collect();
         self.store.delete(&keys).await
     }

@@ -11,7 +11,7 @@ use crate::archive::Archive;
 use crate::clock::random_bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::RunContext;
-use crate::store::{ByteRange, ETag, ListQuery, ObjectStore, PartNumber};
+use crate::store::{ByteRange, ETag, ListQuery, ObjectLock, ObjectStore, PartNumber, Removal};
 
 const SUBJECT: Subject = Subject::Store;
 /// Names whose order as text differs from their order as paths.
@@ -80,6 +80,7 @@ impl<'a> Probe<'a> {
                 "and go on behind a key".to_owned()
             }));
             findings.extend(self.uploads(context).await);
+            findings.push(self.lock(context).await);
         }
         findings.push(self.remove().await);
         findings
@@ -217,13 +218,36 @@ impl<'a> Probe<'a> {
         Ok(listed?.iter().any(|pending| pending.key == key))
     }
 
+    /// Whether the store locks what is written: retention cannot remove it before its time then, and needs not try.
+    async fn lock(&self, context: &RunContext) -> Finding {
+        const QUESTION: &str = "object lock";
+        match context.unless_stopped(self.store.object_lock()).await {
+            Ok(ObjectLock::Off) => Finding::good(SUBJECT, QUESTION, "off: what is removed is gone"),
+            Ok(ObjectLock::On) => Finding::good(SUBJECT, QUESTION, "on, and no time is set for new objects"),
+            Ok(ObjectLock::EveryObject { mode, time }) => {
+                Finding::good(SUBJECT, QUESTION, format!("on: each new object is kept for {time} ({mode})"))
+            }
+            // Writers need no such permission.
+            Err(error) if error.kind() == ErrorKind::Denied => {
+                Finding::good(SUBJECT, QUESTION, "not known: these credentials may not ask")
+            }
+            Err(error) => Finding::bad(SUBJECT, QUESTION, &error),
+        }
+    }
+
     /// Removes what was written, whatever else has failed, and looks whether it is gone.
     async fn remove(&self) -> Finding {
         const QUESTION: &str = "objects may be removed";
         let keys: Vec<String> = ORDERED.iter().copied().chain(["parts"]).map(|name| self.key(name)).collect();
         let left = || format!("objects may be left under {}", self.prefix);
         match self.store.delete(&keys).await {
-            Ok(()) => match self.store.head(&keys[0]).await {
+            Ok(Removal::Hidden) => Finding::warning(
+                SUBJECT,
+                QUESTION,
+                "the bucket keeps versions: what is removed is hidden, locks are kept, and it takes room",
+                "have a rule of the bucket remove versions that are no longer current",
+            ),
+            Ok(Removal::Gone) => match self.store.head(&keys[0]).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => Finding::good(SUBJECT, QUESTION, "and are gone"),
                 _ => {
                     Finding::warning(SUBJECT, QUESTION, left(), "see whether object lock keeps them, and for how long")

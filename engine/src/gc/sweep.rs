@@ -4,7 +4,8 @@
 //! Objects are removed one by one, in the order of the plan, whose argument holds for every beginning of it. Before
 //! anything that a policy gave up is removed, the fulls that stay in its place are opened: where one of them cannot be, nothing
 //! of its cluster goes. An object that the store will not part with (object lock, a legal hold, missing permission) is reported,
-//! and whatever it may need of its lineage stays with it.
+//! and whatever it may need of its lineage stays with it. Where the store keeps versions a removal takes nothing away at all: it
+//! hides, and how much was hidden is told.
 
 use std::collections::BTreeSet;
 
@@ -19,6 +20,7 @@ use crate::retention::{
 };
 use crate::revision::ClusterId;
 use crate::run::RunContext;
+use crate::store::Removal;
 
 /// Covered deltas that are removed at once: what replaces each of them stays, so that their order does not matter.
 const COVERED_AT_ONCE: usize = 8;
@@ -41,6 +43,8 @@ pub struct SweepOutcome {
     pub plan: RetentionPlan,
     /// What is gone.
     pub deleted: Vec<BackupName>,
+    /// How many of those the store keeps as versions, behind delete markers.
+    pub hidden: usize,
     /// What the store would not part with.
     pub refused: Vec<KeptAgainst>,
     /// Fulls that could not be opened, so that their cluster was left as it is.
@@ -128,9 +132,12 @@ pub async fn sweep(
 
 impl SweepOutcome {
     /// Notes what came of a removal; whether the object is gone.
-    fn note(&mut self, name: BackupName, done: Result<()>) -> Result<bool> {
+    fn note(&mut self, name: BackupName, done: Result<Removal>) -> Result<bool> {
         match done {
-            Ok(()) => self.deleted.push(name),
+            Ok(removal) => {
+                self.deleted.push(name);
+                self.hidden += usize::from(removal == Removal::Hidden);
+            }
             Err(why) if is_of_the_object(&why) => {
                 self.refused.push(KeptAgainst { name, why });
                 return Ok(false);
@@ -146,7 +153,7 @@ fn is_of_the_object(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Denied | ErrorKind::Refused | ErrorKind::Invalid | ErrorKind::Local)
 }
 
-async fn removed(archive: &Archive, name: BackupName) -> (BackupName, Result<()>) {
+async fn removed(archive: &Archive, name: BackupName) -> (BackupName, Result<Removal>) {
     (name, archive.remove(&name).await)
 }
 

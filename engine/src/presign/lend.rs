@@ -169,7 +169,7 @@ async fn take_back(archive: &Archive, plan: &PresignPlan, mut writer: CopyWriter
     let aborted = writer.abort().await;
     let deleted = archive.delete_copies(&[plan.name]).await;
     match aborted.and(deleted) {
-        Ok(()) => error,
+        Ok(_) => error,
         Err(left) => {
             let key = &plan.key;
             error.about(format!(

@@ -11,6 +11,7 @@ use crate::clock::UnixMillis;
 use crate::error::Result;
 use crate::format::PlainCopyName;
 use crate::run::RunContext;
+use crate::store::Removal;
 
 /// An upload that was begun less than this ago may be under way.
 const UPLOAD_GRACE: Duration = Duration::from_secs(6 * 3600);
@@ -57,15 +58,16 @@ fn is_older(created: UnixMillis, age: Duration, now: UnixMillis) -> bool {
     age_ms == 0 || now.0.saturating_sub(created.0) >= age_ms
 }
 
-/// Runs a plan. What has gone meanwhile is no error.
+/// Runs a plan. What has gone meanwhile is no error. `Hidden` where the store keeps versions of what was removed: they are as plain
+/// as it was.
 ///
 /// # Errors
 /// Those of the store; `Interrupted`. The next run takes the rest.
-pub async fn run_sweep(archive: &Archive, plan: &SweepPlan, context: &RunContext) -> Result<()> {
+pub async fn run_sweep(archive: &Archive, plan: &SweepPlan, context: &RunContext) -> Result<Removal> {
     let names: Vec<_> = plan.delete.iter().map(|copy| copy.name).collect();
-    context.unless_stopped(archive.delete_copies(&names)).await?;
+    let removal = context.unless_stopped(archive.delete_copies(&names)).await?;
     for unfinished in &plan.abort {
         context.unless_stopped(archive.discard_copy(unfinished)).await?;
     }
-    Ok(())
+    Ok(removal)
 }

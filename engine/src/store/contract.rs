@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::clock::UnixMillis;
 use crate::error::Result;
 use crate::store::listing::{ListPage, ListQuery, PendingUpload};
-use crate::store::object::{ByteRange, ETag, ObjectMeta, PartNumber, ReadAnswer};
+use crate::store::object::{ByteRange, ETag, ObjectLock, ObjectMeta, PartNumber, ReadAnswer, Removal};
 use crate::store::presign::Presign;
 
 /// A place that keeps objects.
@@ -39,14 +39,19 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
     /// One page of keys.
     async fn list(&self, query: &ListQuery) -> Result<ListPage>;
 
-    /// Removes objects; one that is not there is no error.
-    async fn delete(&self, keys: &[String]) -> Result<()>;
+    /// Removes objects; one that is not there is no error. `Hidden` where a version of any of them stays.
+    async fn delete(&self, keys: &[String]) -> Result<Removal>;
 
     /// Uploads under `prefix` that are not ended.
     async fn pending_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>>;
 
     /// Removes such an upload with its parts; one that is not there is no error.
     async fn abort_pending(&self, upload: &PendingUpload) -> Result<()>;
+
+    /// Whether objects are locked.
+    async fn object_lock(&self) -> Result<ObjectLock> {
+        Ok(ObjectLock::Off)
+    }
 
     /// What time it is by the store's clock, where it has told since it was opened.
     fn time(&self) -> Option<UnixMillis> {

@@ -11,7 +11,7 @@ use crate::clock::UnixMillis;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::contract::{ObjectStore, Upload};
 use crate::store::listing::{ListPage, ListQuery, PendingUpload};
-use crate::store::object::{ByteRange, ETag, ObjectMeta, PartNumber, ReadAnswer};
+use crate::store::object::{ByteRange, ETag, ObjectLock, ObjectMeta, PartNumber, ReadAnswer, Removal};
 use crate::store::presign::{Presign, PresignedUrl};
 
 /// The kinds of calls, one for each method of the contract.
@@ -39,6 +39,8 @@ pub enum Call {
     PendingUploads,
     /// `abort_pending`
     AbortPending,
+    /// `object_lock`
+    ObjectLock,
     /// `Presign::presign_read`
     Presign,
 }
@@ -204,7 +206,7 @@ impl ObjectStore for FaultyStore {
         self.pass(Call::List, &query.prefix, self.inner.list(query)).await
     }
 
-    async fn delete(&self, keys: &[String]) -> Result<()> {
+    async fn delete(&self, keys: &[String]) -> Result<Removal> {
         self.pass(Call::Delete, &keys.join(" "), self.inner.delete(keys)).await
     }
 
@@ -214,6 +216,10 @@ impl ObjectStore for FaultyStore {
 
     async fn abort_pending(&self, upload: &PendingUpload) -> Result<()> {
         self.pass(Call::AbortPending, &upload.key, self.inner.abort_pending(upload)).await
+    }
+
+    async fn object_lock(&self) -> Result<ObjectLock> {
+        self.pass(Call::ObjectLock, "", self.inner.object_lock()).await
     }
 
     fn presigner(&self) -> Option<&dyn Presign> {

@@ -37,7 +37,7 @@ pub use extent::Extent;
 pub use http::{AnswerHead, Asked, HttpObject, HttpOptions, Lanes, Location, Served, SourceUrl, Transfer, Version};
 pub use listing::{ListDepth, ListPage, ListQuery, PendingUpload};
 pub use local::LocalStore;
-pub use object::{ByteRange, ETag, ObjectMeta, PartNumber, ReadAnswer};
+pub use object::{ByteRange, ETag, ObjectLock, ObjectMeta, PartNumber, ReadAnswer, Removal};
 pub use open::open;
 pub use options::{Addressing, Credentials, Pace, Provider, StaticKeys, StoreOptions};
 pub use presign::{MAX_LIFETIME, Presign, PresignedUrl, SessionEnd};

@@ -80,6 +80,33 @@ pub struct ObjectMeta {
     pub etag: ETag,
 }
 
+/// What a removal leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Removal {
+    /// Nothing.
+    #[default]
+    Gone,
+    /// The store keeps versions: what was removed lies behind a delete marker, locked or not, and takes room.
+    Hidden,
+}
+
+/// Whether a container locks its objects.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ObjectLock {
+    /// It does not, or the store knows no such thing.
+    #[default]
+    Off,
+    /// Objects may be locked one by one.
+    On,
+    /// Every new object is locked.
+    EveryObject {
+        /// `GOVERNANCE` or `COMPLIANCE`, as the store says it.
+        mode: String,
+        /// For how long: `30 days`.
+        time: String,
+    },
+}
+
 /// A part's place in an upload, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartNumber(pub u32);

@@ -172,7 +172,7 @@ impl<'a> Place<'a> {
         for upload in self.store.pending_uploads(&self.folder).await? {
             self.store.abort_pending(&upload).await?;
         }
-        self.store.delete(&self.keys().await?).await
+        self.store.delete(&self.keys().await?).await.map(drop)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::contract::{ObjectStore, Upload};
 use crate::store::key::{check_key, check_prefix};
 use crate::store::listing::{ListPage, ListQuery, PendingUpload};
-use crate::store::object::{ByteRange, ETag, ObjectMeta, ReadAnswer};
+use crate::store::object::{ByteRange, ETag, ObjectMeta, ReadAnswer, Removal};
 
 use place::Root;
 use upload::LocalUpload;
@@ -94,12 +94,12 @@ impl ObjectStore for LocalStore {
         self.blocking(move |root| walk::list(root, &query)).await
     }
 
-    async fn delete(&self, keys: &[String]) -> Result<()> {
+    async fn delete(&self, keys: &[String]) -> Result<Removal> {
         for key in keys {
             check_key(key)?;
         }
         let keys = keys.to_vec();
-        self.blocking(move |root| root.remove(&keys)).await
+        self.blocking(move |root| root.remove(&keys)).await.map(|()| Removal::Gone)
     }
 
     async fn pending_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {

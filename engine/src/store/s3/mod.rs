@@ -7,6 +7,7 @@ mod client;
 mod failure;
 mod http;
 mod list;
+mod lock;
 mod pace;
 mod presign;
 mod read;
@@ -26,7 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::contract::{ObjectStore, Upload};
 use crate::store::key::check_key;
 use crate::store::listing::{ListPage, ListQuery, PendingUpload};
-use crate::store::object::{ByteRange, ETag, ObjectMeta, ReadAnswer};
+use crate::store::object::{ByteRange, ETag, ObjectLock, ObjectMeta, ReadAnswer, Removal};
 use crate::store::options::{Dialect, Pace, StoreOptions};
 use crate::store::presign::Presign;
 use crate::store::retry::RetryPolicy;
@@ -141,14 +142,19 @@ impl Shared {
 
     /// One by one and not by DeleteObjects: that call alone needs a Content-MD5 or a checksum, which is exactly
     /// where S3's relatives differ; each key's error is its own; and DELETE costs nothing.
-    async fn delete(&self, key: &str) -> Result<()> {
+    ///
+    /// Never by version: what a lock or a legal hold protects are versions, and they stay.
+    async fn delete(&self, key: &str) -> Result<Removal> {
         let mut attempts = self.retry.begin();
         loop {
             let answer = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
-            let Err(error) = answer else { return Ok(()) };
-            let failure = S3Failure::new(error);
+            let failure = match answer {
+                Ok(gone) if gone.delete_marker() == Some(true) => return Ok(Removal::Hidden),
+                Ok(_) => return Ok(Removal::Gone),
+                Err(error) => S3Failure::new(error),
+            };
             if failure.is_missing() {
-                return Ok(());
+                return Ok(Removal::Gone);
             }
             attempts.again(failure.failure(self.subject("delete", key))).await?;
         }
@@ -204,7 +210,7 @@ impl ObjectStore for S3Store {
         list::page(&self.shared, query).await
     }
 
-    async fn delete(&self, keys: &[String]) -> Result<()> {
+    async fn delete(&self, keys: &[String]) -> Result<Removal> {
         for key in keys {
             check_key(key)?;
         }
@@ -212,7 +218,8 @@ impl ObjectStore for S3Store {
             let shared = Arc::clone(&self.shared);
             async move { shared.delete(&key).await }
         });
-        futures::stream::iter(deletions).buffer_unordered(DELETES_IN_FLIGHT).try_collect().await
+        let removals = futures::stream::iter(deletions).buffer_unordered(DELETES_IN_FLIGHT);
+        removals.try_fold(Removal::Gone, |worst, removal| async move { Ok(worst.max(removal)) }).await
     }
 
     async fn pending_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
@@ -222,6 +229,10 @@ impl ObjectStore for S3Store {
     async fn abort_pending(&self, upload: &PendingUpload) -> Result<()> {
         check_key(&upload.key)?;
         upload::abort(&self.shared, &upload.key, &upload.id).await
+    }
+
+    async fn object_lock(&self) -> Result<ObjectLock> {
+        lock::of_bucket(&self.shared).await
     }
 
     fn presigner(&self) -> Option<&dyn Presign> {
