@@ -16,6 +16,9 @@ use sha2::{Digest, Sha256};
 use crate::etcd::Etcd;
 use crate::scenario::Site;
 
+/// When the first of them was taken.
+const BIRTH_UNIX_MS: i64 = 1_763_724_000_000;
+
 /// A backup to be.
 #[derive(Debug, Clone)]
 pub struct Planted {
@@ -36,7 +39,7 @@ impl Planted {
             plain_sha256: Sha256::digest(image).into(),
             cluster: 1,
             seam,
-            created_unix_ms: 1_763_724_000_000,
+            created_unix_ms: BIRTH_UNIX_MS,
             hash_kv: Vec::new(),
             keyring: KeyringSource::File(site.path("key")),
         }
@@ -117,6 +120,20 @@ impl Planted {
         writer.finish(&facts).await.expect("room");
         name.to_string()
     }
+}
+
+/// `count` names of one lineage without a gap, one for each minute: a full in place of each sixtieth delta of one revision.
+pub fn names(count: i64) -> impl Iterator<Item = BackupName> {
+    let lineage = LineageId { birth: UnixMillis(BIRTH_UNIX_MS), cluster: ClusterId(1), random: 1 };
+    (0..count).map(move |n| {
+        let revision = Revision(10 + n / 60 * 59 + n % 60);
+        let kind = match n % 60 {
+            0 => NameKind::Full { seam: revision },
+            _ => NameKind::Delta { first: revision, last: revision },
+        };
+        let created = UnixMillis(BIRTH_UNIX_MS + n * 60_000);
+        BackupName { lineage, kind, created, nonce: ObjectNonce([7; 8]) }
+    })
 }
 
 /// The image of `etcd` as its own tool saves it, without the trailer.

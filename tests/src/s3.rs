@@ -154,6 +154,16 @@ impl S3Server {
         state.buckets.values().flat_map(|bucket| bucket.objects.keys()).cloned().collect()
     }
 
+    /// Puts an object into `bucket` as if somebody had done so before.
+    ///
+    /// # Panics
+    /// Where there is no such bucket.
+    pub fn insert(&self, bucket: &str, key: &str, body: Bytes) {
+        let mut state = self.shared.lock();
+        let bucket = state.buckets.get_mut(bucket).expect("a bucket of this server");
+        bucket.objects.insert(key.to_owned(), Object::new(body));
+    }
+
     /// The bytes of an object, wherever it is.
     pub fn object(&self, key: &str) -> Option<Bytes> {
         let state = self.shared.lock();

@@ -31,6 +31,7 @@ mod gc;
 mod harness;
 mod http_source;
 mod leases;
+mod listing;
 mod memory;
 mod metrics;
 mod model;
