@@ -13,6 +13,7 @@ mod capture;
 mod capture_clock;
 mod capture_faults;
 mod capture_fulls;
+mod capture_idle;
 mod capture_outage;
 mod damage;
 mod deploy;
