@@ -5,5 +5,6 @@
 mod doctor;
 mod full_backup;
 mod lock;
+mod narrow;
 mod presign;
 mod store;

@@ -8,6 +8,7 @@ pub mod etcd;
 pub mod etcdbr;
 pub mod fake_etcd;
 pub mod file_server;
+pub mod hour;
 pub mod keyspace;
 pub mod load;
 pub mod minio;

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use etcd_client::{Client, CompactionOptions, DeleteOptions, PutOptions, Txn, TxnOp};
+use etcdbr_engine::store::{LocalStore, ObjectStore};
 use tempfile::TempDir;
 
 use crate::accounts::{Accounts, ROOT};
@@ -63,6 +65,15 @@ impl Site {
     pub async fn minio(minio: &Minio) -> Self {
         minio.create_bucket(BUCKET).await;
         Self::s3(&minio.endpoint(), minio.access_key(), minio.secret_key(), BUCKET)
+    }
+
+    /// The store of a site with a directory.
+    ///
+    /// # Panics
+    /// Where it cannot be one.
+    pub fn store(&self) -> Arc<dyn ObjectStore> {
+        let dir = self.path("archive");
+        Arc::new(LocalStore::new(dir.to_str().expect("a path of ours is text")).expect("a directory"))
     }
 
     /// A path beside the archive.

@@ -11,7 +11,7 @@ use etcdbr_engine::archive::{
 use etcdbr_engine::format::{ArchivePrefix, HistoryDigest, HistoryFold, LeaseList, NameKind, RecordsDecoder, TimeMark};
 use etcdbr_engine::record::Record;
 use etcdbr_engine::revision::Revision;
-use etcdbr_engine::store::{LocalStore, ObjectStore};
+use etcdbr_engine::store::ObjectStore;
 use futures::TryStreamExt;
 
 use crate::etcdbr::{Outcome, Running};
@@ -151,9 +151,7 @@ impl Captured {
     /// # Panics
     /// Where it cannot be listed.
     pub async fn of(site: &Site) -> Self {
-        let dir = site.path("archive");
-        let store = LocalStore::new(dir.to_str().expect("a path of ours is text")).expect("a directory");
-        Self::in_store(Arc::new(store), site.path("key")).await
+        Self::in_store(site.store(), site.path("key")).await
     }
 
     /// That in the bucket of an in-process S3.
