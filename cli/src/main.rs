@@ -28,7 +28,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Back up a running etcd into the archive
-    Snapshot(commands::snapshot::SnapshotArgs),
+    Snapshot(Box<commands::snapshot::SnapshotArgs>),
     /// Show what the archive holds
     List(commands::list::ListArgs),
     /// Turn a backup into a data directory that etcd starts from
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
     let done = runtime.block_on(async {
         let context = progress::context(output, signals::stop_on_signal());
         match cli.command {
-            Command::Snapshot(args) => commands::snapshot::run(args, output, &context).await,
+            Command::Snapshot(args) => commands::snapshot::run(*args, output, &context).await,
             Command::List(args) => commands::list::run(args, output, &context).await,
             Command::Restore(args) => commands::restore::run(args, output, &context).await,
             Command::Status(args) => commands::status::run(args, output, &context).await,

@@ -43,9 +43,13 @@ impl Sidecar {
     pub fn start_every(site: &Site, endpoints: &[String], period: &str, flags: &[&str]) -> Self {
         let endpoints = endpoints.join(",");
         let run = site.command(&["snapshot", "--output=json", "--endpoints", &endpoints]);
-        // Tests do not run into the hour, unless they want to.
-        let scheduled = flags.iter().any(|flag| flag.starts_with("--schedule="));
-        let run = if scheduled { run } else { run.arg("--schedule=") };
+        // Tests do not run into the hour, nor into the end of a period, unless they want to.
+        let quiet = ["--schedule=", "--rollup-periods=0", "--garbage-collection-period=0"];
+        let wanted = |quiet: &&str| {
+            let name = quiet.trim_end_matches('0');
+            flags.iter().any(|flag| flag.starts_with(name))
+        };
+        let run = run.args(quiet.iter().filter(|quiet| !wanted(quiet)));
         Self { running: run.args(["--delta-snapshot-period", period]).args(flags).spawn() }
     }
 

@@ -8,10 +8,11 @@ use etcdbr_engine::archive::WriteLimits;
 use etcdbr_engine::backup::{FullRequest, HashKvPolicy};
 use etcdbr_engine::capture::{CaptureOptions, CutLimits, Gauges};
 use etcdbr_engine::clock::{Clock, UnixMillis};
-use etcdbr_engine::daemon::{SidecarRequest, run_sidecar};
+use etcdbr_engine::daemon::{SidecarRequest, UpkeepRequest, run_sidecar};
 use etcdbr_engine::etcd::{EtcdOptions, WatchLimits};
 use etcdbr_engine::monitor::Recorder;
 use etcdbr_engine::pipeline::CompressionLevel;
+use etcdbr_engine::rollup::{RollupOptions, RollupPolicy};
 use etcdbr_engine::run::RunContext;
 use etcdbr_tests::etcd::{Etcd, EtcdVersion};
 use etcdbr_tests::keyspace::current_revision;
@@ -38,6 +39,14 @@ fn request(etcd: &Etcd, gauges: &Gauges) -> SidecarRequest {
             level: CompressionLevel::default(),
             tool_version: "test".to_owned(),
             full_after_bytes: None,
+        },
+        upkeep: UpkeepRequest {
+            rollup: RollupOptions {
+                policy: RollupPolicy::new(&[]),
+                level: CompressionLevel::default(),
+                tool_version: "test".to_owned(),
+            },
+            sweeping: None,
         },
         memory_limit: 1 << 20,
         gauges: gauges.clone(),

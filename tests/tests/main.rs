@@ -48,5 +48,6 @@ mod store;
 mod store_faults;
 mod tidy;
 mod trees;
+mod upkeep;
 mod verify_chains;
 mod watch_faults;

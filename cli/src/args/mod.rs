@@ -10,6 +10,7 @@ mod retention;
 mod rollup;
 mod store;
 mod units;
+mod upkeep;
 
 pub(crate) use backup::{BackupArgs, ScratchArgs};
 pub(crate) use etcd::EtcdArgs;
@@ -21,3 +22,4 @@ pub(crate) use retention::RetentionArgs;
 pub(crate) use rollup::RollupArgs;
 pub(crate) use store::StoreArgs;
 pub(crate) use units::{parse_bytes, parse_duration, parse_interval, parse_label, parse_level, parse_ttl_s};
+pub(crate) use upkeep::UpkeepArgs;

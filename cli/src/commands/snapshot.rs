@@ -16,7 +16,8 @@ use etcdbr_engine::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use crate::args::{
-    EtcdArgs, KeyArgs, OutputFormat, StoreArgs, parse_bytes, parse_duration, parse_interval, parse_label, parse_level,
+    EtcdArgs, KeyArgs, OutputFormat, StoreArgs, UpkeepArgs, parse_bytes, parse_duration, parse_interval, parse_label,
+    parse_level,
 };
 use crate::output::{self, human_bytes};
 use crate::proof;
@@ -102,6 +103,8 @@ pub(crate) struct SnapshotArgs {
     compression_threads: u16,
     #[command(flatten)]
     keys: KeyArgs,
+    #[command(flatten)]
+    upkeep: UpkeepArgs,
 }
 
 /// Takes one full, or runs until it is stopped.
@@ -123,7 +126,7 @@ pub(crate) async fn run(args: SnapshotArgs, format: OutputFormat, context: &RunC
         level: args.compression_level,
         ..WriteLimits::default()
     };
-    let beside = if args.once { None } else { Some(beside(&args)?) };
+    let beside = if args.once { None } else { Some((beside(&args)?, args.upkeep.request(args.compression_level)?)) };
     let archive = args.store.archive(args.keys.keyring(context)?).await?;
     let request = FullRequest {
         etcd: args.etcd.options()?,
@@ -136,20 +139,22 @@ pub(crate) async fn run(args: SnapshotArgs, format: OutputFormat, context: &RunC
             Some(interval) => HashKvPolicy::Every(interval),
         },
     };
-    match beside {
-        None => {}
-        Some(Beside::Fulls(schedule)) => return run_fulls(&archive, &request, &schedule, context).await,
-        Some(Beside::Deltas(schedule, capture)) => {
-            let (memory_limit, shutdown_timeout) = (args.memory_limit, args.shutdown_timeout);
-            if args.delta_snapshot_period < ETCDBRCTL_MIN_DELTA_PERIOD {
-                context
-                    .note("deltas are taken: etcdbrctl would have switched them off, with a period below one second");
+    if let Some((beside, upkeep)) = beside {
+        let gauges = Gauges::default();
+        let _listener = listener(args.metrics_addr, &gauges, context).await?;
+        let (schedule, capture) = match beside {
+            Beside::Fulls(schedule) => {
+                return run_fulls(&archive, &request, &schedule, (&upkeep, &gauges), context).await;
             }
-            let gauges = Gauges::default();
-            let _listener = listener(args.metrics_addr, &gauges, context).await?;
-            let sidecar = SidecarRequest { full: request, schedule, capture, memory_limit, gauges, shutdown_timeout };
-            return run_sidecar(&archive, &sidecar, context).await;
+            Beside::Deltas(schedule, capture) => (schedule, capture),
+        };
+        let (memory_limit, shutdown_timeout) = (args.memory_limit, args.shutdown_timeout);
+        if args.delta_snapshot_period < ETCDBRCTL_MIN_DELTA_PERIOD {
+            context.note("deltas are taken: etcdbrctl would have switched them off, with a period below one second");
         }
+        let sidecar =
+            SidecarRequest { full: request, schedule, capture, upkeep, memory_limit, gauges, shutdown_timeout };
+        return run_sidecar(&archive, &sidecar, context).await;
     }
     let summary = take_full(&archive, &request, context).await?;
     output::result(format, &text(&summary), &document(&summary));

@@ -75,6 +75,24 @@ pub struct Retries {
     pub sessions: u64,
 }
 
+/// What has become of the archive beside capture.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UpkeepFigures {
+    /// Rollups that were written.
+    pub rollups: u64,
+    /// Deltas that they were made of.
+    pub rolled_up: u64,
+    /// Objects that retention removed (true) and that the store would not part with (false), by the kind of object as
+    /// `etcdbrctl` names it.
+    pub removals: BTreeMap<(&'static str, bool), u64>,
+    /// Abandoned uploads that were aborted.
+    pub aborted_uploads: u64,
+    /// When the last sweep ended that did all it had to do, but for what the store would not part with.
+    pub last_sweep: Option<UnixMillis>,
+    /// Chores that failed, by their name.
+    pub failures: BTreeMap<&'static str, u64>,
+}
+
 /// What a sidecar has come to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Figures {
@@ -114,6 +132,8 @@ pub struct Figures {
     pub newest_full: Option<TimeMark>,
     /// The last HashKV.
     pub last_hash_kv: Option<LastHashKv>,
+    /// Rollups, sweeps and what they came to.
+    pub upkeep: UpkeepFigures,
 }
 
 impl Figures {
@@ -121,6 +141,11 @@ impl Figures {
     pub fn count_stored(&mut self, kind: StoredKind, bytes: u64) {
         let stored = self.stored.entry(kind).or_default();
         *stored = Stored { objects: stored.objects + 1, bytes: stored.bytes + bytes };
+    }
+
+    /// Objects that capture has stored, of any kind.
+    pub fn captured_objects(&self) -> u64 {
+        self.stored.values().map(|stored| stored.objects).sum()
     }
 }
 

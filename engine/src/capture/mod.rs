@@ -24,7 +24,7 @@ pub use batch::CutLimits;
 pub use durations::Durations;
 pub use find::newest_line;
 pub use follow::{Capture, CaptureOptions, End, Pause};
-pub use gauges::{Attempts, Figures, Gauges, LastFull, LastHashKv, StoredKind};
+pub use gauges::{Attempts, Figures, Gauges, LastFull, LastHashKv, StoredKind, UpkeepFigures};
 pub use line::{FullsOfLine, Line, Opening};
 pub use outbox::Outbox;
 pub use resume::{Resumed, Resumption, Unproven, resume};

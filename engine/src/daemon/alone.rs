@@ -1,4 +1,4 @@
-//! A sidecar without deltas: fulls by the schedule, each in a lineage of its own.
+//! A sidecar without deltas: fulls by the schedule, each in a lineage of its own, and upkeep beside them.
 
 use std::time::Duration;
 
@@ -6,9 +6,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::cycle::is_hopeless;
 use super::schedule::FullSchedule;
+use super::session::show_full;
 use super::skew::on_the_stores_time;
+use super::upkeep::{Upkeep, UpkeepRequest};
 use crate::archive::Archive;
 use crate::backup::{FullRequest, take_full};
+use crate::capture::Gauges;
 use crate::clock::UnixMillis;
 use crate::error::{ErrorKind, Result};
 use crate::etcd::Member;
@@ -28,10 +31,22 @@ pub async fn run_fulls(
     archive: &Archive,
     request: &FullRequest,
     schedule: &FullSchedule,
+    (upkeep, gauges): (&UpkeepRequest, &Gauges),
     context: &RunContext,
 ) -> Result<()> {
     let (context, _watched) = on_the_stores_time(archive, context);
-    let context = &context;
+    let upkeep = Upkeep::begin(archive, upkeep, gauges, &context);
+    let ran = run_full_after_full((archive, gauges), request, schedule, &context).await;
+    upkeep.end().await;
+    ran
+}
+
+async fn run_full_after_full(
+    (archive, gauges): (&Archive, &Gauges),
+    request: &FullRequest,
+    schedule: &FullSchedule,
+    context: &RunContext,
+) -> Result<()> {
     let (mut pause, longest) = PAUSES;
     let mut newest = None;
     let mut worked = false;
@@ -47,11 +62,13 @@ pub async fn run_fulls(
         match context.unless_stopped(attempt).await {
             Ok(full) => {
                 context.note(format!("{} is durable", full.name));
+                show_full(gauges, &full);
                 (newest, worked, pause) = (Some(full.name.created), true, PAUSES.0);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(error) if !worked && is_hopeless(&error) => return Err(error),
             Err(error) => {
+                gauges.note(|figures| figures.retries.fulls += 1);
                 context.warn(format!("a full has failed, and is tried again in {pause:?}: {error}"));
                 let until = Instant::now() + pause;
                 pause = longest.min(pause * 2);

@@ -7,6 +7,7 @@ use super::fulls::Fulls;
 use super::request::SidecarRequest;
 use super::session::{Ended, Session};
 use super::skew::on_the_stores_time;
+use super::upkeep::Upkeep;
 use crate::archive::Archive;
 use crate::backup::check_policy;
 use crate::capture::{Line, Outbox};
@@ -29,6 +30,7 @@ pub async fn run_sidecar(archive: &Archive, request: &SidecarRequest, context: &
     let (context, _watched) = on_the_stores_time(archive, context);
     let context = &context;
     let outbox = Outbox::open(archive.clone(), request.memory_limit, request.gauges.clone(), context);
+    let upkeep = Upkeep::begin(archive, &request.upkeep, &request.gauges, context);
     let (mut line, mut fulls) = (None, Fulls::by(request.schedule.clone()));
     let ran = run_sessions((archive, &outbox), request, (&mut line, &mut fulls), context).await;
     fulls.call_off().await;
@@ -36,6 +38,7 @@ pub async fn run_sidecar(archive: &Archive, request: &SidecarRequest, context: &
         opening.call_off().await;
     }
     let drained = outbox.drain(request.shutdown_timeout).await;
+    upkeep.end().await;
     ran.and(drained)
 }
 

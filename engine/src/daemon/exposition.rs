@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::exposition_upkeep::upkeep;
 use super::histogram::Histogram;
 use super::reasons;
 use crate::capture::{Figures, StoredKind};
@@ -33,6 +34,7 @@ pub(super) fn exposition(figures: &Figures, now: UnixMillis) -> Result<String> {
     stored(&mut registry, figures);
     latest(&mut registry, figures);
     proofs(&mut registry, figures);
+    upkeep(&mut registry, &figures.upkeep);
     let mut text = String::new();
     encode(&mut text, &registry)
         .map_err(|error| Error::new(ErrorKind::Internal, "the metrics cannot be written").caused_by(error))?;

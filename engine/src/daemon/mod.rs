@@ -3,17 +3,21 @@
 mod alone;
 mod cycle;
 mod exposition;
+mod exposition_upkeep;
 mod fulls;
 mod histogram;
 mod listener;
+mod pace;
 mod reasons;
 mod request;
 mod schedule;
 mod session;
 mod skew;
+mod upkeep;
 
 pub use alone::run_fulls;
 pub use cycle::run_sidecar;
 pub use listener::Listener;
 pub use request::SidecarRequest;
 pub use schedule::FullSchedule;
+pub use upkeep::{Sweeping, UpkeepRequest};

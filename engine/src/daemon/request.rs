@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::schedule::FullSchedule;
+use super::upkeep::UpkeepRequest;
 use crate::backup::FullRequest;
 use crate::capture::{CaptureOptions, Gauges};
 
@@ -15,6 +16,8 @@ pub struct SidecarRequest {
     pub schedule: Option<FullSchedule>,
     /// How deltas are.
     pub capture: CaptureOptions,
+    /// What is done for the archive beside capture.
+    pub upkeep: UpkeepRequest,
     /// Bytes of sealed deltas that may wait for the store.
     pub memory_limit: u64,
     /// What is shown of it.

@@ -312,7 +312,7 @@ impl Session<'_> {
     }
 }
 
-fn show_full(gauges: &Gauges, full: &FullSummary) {
+pub(super) fn show_full(gauges: &Gauges, full: &FullSummary) {
     let revision = match full.name.kind {
         NameKind::Full { seam } => seam,
         NameKind::Delta { last, .. } => last,

@@ -77,7 +77,7 @@ impl SweepMemory {
         let opening = stream::iter(asked).map(|(candidate, by)| async move {
             Ok::<_, Error>((candidate.narrow.name, by, opened(archive, &candidate.narrow).await?))
         });
-        let mut opening = opening.buffered(FOOTERS_AT_ONCE);
+        let mut opening = opening.buffered(FOOTERS_AT_ONCE).boxed();
         while let Some((narrow, by, rolled)) = context.unless_stopped(opening.try_next()).await? {
             if rolled.is_some_and(|rolled| self.covers(&by, &narrow, &rolled)) {
                 self.covered.insert(narrow, by);
@@ -100,7 +100,7 @@ impl SweepMemory {
         let unread = wide.iter().filter(|name| !self.rollups.contains_key(name)).filter_map(|name| listed.get(name));
         let unread: Vec<_> = unread.take(MAX_ROLLUPS).collect();
         let opening = stream::iter(unread).map(|entry| async { Ok((entry.name, opened(archive, entry).await?)) });
-        let mut opening = opening.buffered(FOOTERS_AT_ONCE);
+        let mut opening = opening.buffered(FOOTERS_AT_ONCE).boxed();
         while let Some((name, rolled)) = context.unless_stopped(opening.try_next()).await? {
             if let Some(rolled) = rolled {
                 self.rollups.insert(name, rolled);

@@ -8,5 +8,5 @@ mod sweep;
 mod uploads;
 
 pub use memory::SweepMemory;
-pub use sweep::{KeptAgainst, SweepOutcome, plan_sweep, run_sweep, sweep};
+pub use sweep::{KeptAgainst, SweepOutcome, plan_sweep, run_sweep, sweep, sweep_into};
 pub use uploads::{UploadsPlan, UploadsRequest, abort_uploads, plan_uploads};

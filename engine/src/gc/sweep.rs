@@ -16,7 +16,7 @@ use crate::archive::Archive;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BackupName, LineageId};
 use crate::retention::{
-    Covered, Decided, Decision, DeleteReason, RetentionPlan, RetentionPolicy, candidates, plan, store_now,
+    Covered, Decided, Decision, DeleteReason, KeepReason, RetentionPlan, RetentionPolicy, candidates, plan, store_now,
 };
 use crate::revision::ClusterId;
 use crate::run::RunContext;
@@ -83,13 +83,20 @@ pub async fn plan_sweep(
 /// # Errors
 /// Those of the store that are not about one object; `Interrupted`. What was removed until then was to be removed.
 pub async fn run_sweep(archive: &Archive, plan: RetentionPlan, context: &RunContext) -> Result<SweepOutcome> {
-    let (covered, expired): (Vec<Decided>, Vec<Decided>) = plan
+    let mut outcome = SweepOutcome { plan, ..SweepOutcome::default() };
+    remove(archive, &mut outcome, context).await?;
+    Ok(outcome)
+}
+
+/// Removes what the plan of `outcome` gives up, and notes there what came of it.
+async fn remove(archive: &Archive, outcome: &mut SweepOutcome, context: &RunContext) -> Result<()> {
+    let (covered, expired): (Vec<Decided>, Vec<Decided>) = outcome
+        .plan
         .deletions()
         .cloned()
         .partition(|decided| matches!(decided.decision, Decision::Delete(DeleteReason::Covered(_))));
-    let mut outcome = SweepOutcome { plan, ..SweepOutcome::default() };
     let mut removing =
-        stream::iter(covered).map(|decided| removed(archive, decided.entry.name)).buffered(COVERED_AT_ONCE);
+        stream::iter(covered).map(|decided| removed(archive, decided.entry.name)).buffered(COVERED_AT_ONCE).boxed();
     while let Some((name, done)) = removing.next().await {
         outcome.note(name, done)?;
         context.check_stop()?;
@@ -98,7 +105,7 @@ pub async fn run_sweep(archive: &Archive, plan: RetentionPlan, context: &RunCont
         }
     }
     drop(removing);
-    let broken = prove_kept(archive, &expired, &mut outcome, context).await?;
+    let broken = prove_kept(archive, &expired, outcome, context).await?;
     let mut locked: BTreeSet<LineageId> = BTreeSet::new();
     for decided in expired {
         let name = decided.entry.name;
@@ -113,7 +120,7 @@ pub async fn run_sweep(archive: &Archive, plan: RetentionPlan, context: &RunCont
             locked.insert(name.lineage);
         }
     }
-    Ok(outcome)
+    Ok(())
 }
 
 /// A plan and its run, for whoever sweeps again and again with one `memory`.
@@ -126,11 +133,41 @@ pub async fn sweep(
     memory: &mut SweepMemory,
     context: &RunContext,
 ) -> Result<SweepOutcome> {
-    let plan = plan_sweep(archive, policy, memory, context).await?;
-    run_sweep(archive, plan, context).await
+    let mut outcome = SweepOutcome::default();
+    sweep_into(&mut outcome, archive, policy, memory, context).await?;
+    Ok(outcome)
+}
+
+/// The same, which can be dropped where it stands: `outcome` tells what was done until then.
+///
+/// # Errors
+/// As [`sweep`].
+pub async fn sweep_into(
+    outcome: &mut SweepOutcome,
+    archive: &Archive,
+    policy: &RetentionPolicy,
+    memory: &mut SweepMemory,
+    context: &RunContext,
+) -> Result<()> {
+    outcome.plan = plan_sweep(archive, policy, memory, context).await?;
+    remove(archive, outcome, context).await
 }
 
 impl SweepOutcome {
+    /// Whether the same sweep, made again of the same objects, would find nothing to do: nothing went, nothing was kept
+    /// against the plan, and nothing waits to be seen once more.
+    pub fn is_settled(&self) -> bool {
+        let open = |decided: &Decided| {
+            decided.decision.deletes() || matches!(decided.decision, Decision::Keep(KeepReason::CoveredOnce(_)))
+        };
+        !self.plan.objects.iter().any(open)
+    }
+
+    /// Whether something stays that should have gone.
+    pub fn is_hindered(&self) -> bool {
+        !self.refused.is_empty() || !self.unreadable.is_empty()
+    }
+
     /// Notes what came of a removal; whether the object is gone.
     fn note(&mut self, name: BackupName, done: Result<Removal>) -> Result<bool> {
         match done {

@@ -48,6 +48,37 @@ impl RollupPolicy {
     pub fn periods(&self) -> Vec<Duration> {
         self.periods_ms.iter().map(|ms| Duration::from_millis(ms.unsigned_abs())).collect()
     }
+
+    /// Whether a plan at `now` may have what one at `looked` had not, where the newest object was stored at `stored` and the
+    /// window of the shortest period has so many objects by now.
+    pub(super) fn is_due(&self, looked: UnixMillis, stored: UnixMillis, in_window: u64, now: UnixMillis) -> bool {
+        // Of windows so long that are ripe so long after their end, the first one that was not at the last look.
+        let ripe = |period_ms: i64, after_ms: i64| {
+            let begin = looked.0.saturating_sub(after_ms).div_euclid(period_ms).saturating_mul(period_ms);
+            begin.saturating_add(period_ms).saturating_add(after_ms) <= now.0 && begin <= stored.0
+        };
+        let mut below = 0;
+        let windows = self.periods_ms.iter().any(|period_ms| {
+            let after_ms = std::mem::replace(&mut below, *period_ms).saturating_add(SETTLE_MS);
+            ripe(*period_ms, after_ms)
+        });
+        let many = in_window > MANY as u64;
+        windows || (many && self.periods_ms.first().is_some_and(|period_ms| ripe(fifth(*period_ms), SETTLE_MS)))
+    }
+
+    /// The number of the window of the shortest period that `time` lies in.
+    pub(super) fn window(&self, time: UnixMillis) -> i64 {
+        self.periods_ms.first().map_or(0, |period_ms| time.0.div_euclid(*period_ms))
+    }
+
+    /// So late may a look come, so that nothing waits for much longer.
+    pub(super) fn latest_ms(&self) -> i64 {
+        self.periods_ms.first().map_or(1, |period_ms| fifth(*period_ms))
+    }
+}
+
+fn fifth(period_ms: i64) -> i64 {
+    (period_ms / FIFTHS).max(1)
 }
 
 impl Default for RollupPolicy {
@@ -108,8 +139,8 @@ fn plan_lineage(lineage: &Lineage, policy: &RollupPolicy, now: UnixMillis) -> Ve
                 spans.extend(roll_window(lineage.id, &window));
                 done.push((begin, end));
             } else if level == 0 && window.len() > MANY {
-                for (fifth, part) in windows(&window, (period_ms / FIFTHS).max(1)) {
-                    if now.0 >= (fifth + 1).saturating_mul((period_ms / FIFTHS).max(1)).saturating_add(SETTLE_MS) {
+                for (index, part) in windows(&window, fifth(*period_ms)) {
+                    if now.0 >= (index + 1).saturating_mul(fifth(*period_ms)).saturating_add(SETTLE_MS) {
                         spans.extend(roll_window(lineage.id, &part));
                     }
                 }

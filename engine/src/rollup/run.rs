@@ -171,7 +171,7 @@ async fn open_all(archive: &Archive, entries: &[BackupEntry], context: &RunConte
         let reader = archive.open_listed(entry).await?;
         Ok::<_, Error>((entry, reader))
     });
-    let mut opened = opening.buffered(OPENED_AT_ONCE);
+    let mut opened = opening.buffered(OPENED_AT_ONCE).boxed();
     let mut parts = Vec::with_capacity(entries.len());
     let mut held_bytes = 0;
     while let Some((entry, reader)) = context.unless_stopped(opened.try_next()).await? {
