@@ -130,18 +130,19 @@ fn plan_lineage(lineage: &Lineage, policy: &RollupPolicy, now: UnixMillis) -> Ve
     // The longest first: what has waited for long is read once, and not looked at again in shorter windows.
     for (level, period_ms) in policy.periods_ms.iter().enumerate().rev() {
         let below = level.checked_sub(1).map_or(0, |below| policy.periods_ms[below]);
+        let marks = if level + 1 == policy.periods_ms.len() { Marks::RolledUp } else { Marks::Left };
         for (index, window) in windows(&deltas, *period_ms) {
             let (begin, end) = (index.saturating_mul(*period_ms), (index + 1).saturating_mul(*period_ms));
             if done.iter().any(|(from, to)| *from <= begin && end <= *to) {
                 continue;
             }
             if now.0 >= end.saturating_add(below).saturating_add(SETTLE_MS) {
-                spans.extend(roll_window(lineage.id, &window));
+                spans.extend(roll_window(lineage.id, &window, marks));
                 done.push((begin, end));
             } else if level == 0 && window.len() > MANY {
                 for (index, part) in windows(&window, fifth(*period_ms)) {
                     if now.0 >= (index + 1).saturating_mul(fifth(*period_ms)).saturating_add(SETTLE_MS) {
-                        spans.extend(roll_window(lineage.id, &part));
+                        spans.extend(roll_window(lineage.id, &part, marks));
                     }
                 }
             }
@@ -166,8 +167,17 @@ fn range(entry: &BackupEntry) -> (Revision, Revision) {
     }
 }
 
+/// What becomes of objects that only mark time, of which there is one a minute, where no run of records takes them in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marks {
+    /// They become one.
+    RolledUp,
+    /// A longer window takes them: a quiet cluster costs one object an hour more, and not one each five minutes.
+    Left,
+}
+
 /// What becomes of the deltas of one window.
-fn roll_window(lineage: LineageId, window: &[&BackupEntry]) -> Vec<Span> {
+fn roll_window(lineage: LineageId, window: &[&BackupEntry], marks: Marks) -> Vec<Span> {
     let (mut idle, mut with_records): (Vec<&BackupEntry>, Vec<&BackupEntry>) =
         window.iter().partition(|entry| range(entry).0 > range(entry).1);
     with_records.sort_by_key(|entry| (range(entry), entry.name));
@@ -189,6 +199,9 @@ fn roll_window(lineage: LineageId, window: &[&BackupEntry]) -> Vec<Span> {
         let (inside, outside): (Vec<_>, Vec<_>) = idle.iter().partition(|entry| (from..=to).contains(&range(entry).1));
         idle = outside;
         spans.extend(roll_run(lineage, run, &inside, (from, to)));
+    }
+    if marks == Marks::Left {
+        return spans;
     }
     let mut by_place: BTreeMap<Revision, Vec<&BackupEntry>> = BTreeMap::new();
     for entry in idle {
