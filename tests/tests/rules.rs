@@ -33,6 +33,7 @@ const WELL: &[(&str, &str)] = &[
     ("etcdbr_snapshot_required{kind=\"Full\"}", "0x180"),
     ("etcdbr_lineage_birth_timestamp_seconds", "-9000x180"),
     ("etcdbr_fulls_total{reason=\"first\"}", "0x180"),
+    ("etcdbr_upkeep_failures_total{chore=\"sweep\"}", "3x180"),
     ("etcdbr_hashkv_stall_seconds", "0.2x180"),
     ("etcdbr_hashkv_timestamp_seconds", "0x180"),
 ];
@@ -141,6 +142,18 @@ const CASES: &[(&str, &[Case])] = &[
                 ],
                 &[(1, &[]), (30, &[])],
             ),
+        ],
+    ),
+    (
+        "EtcdbrUpkeepFails",
+        &[
+            // Once in ten minutes: more is not tried.
+            (
+                &[("etcdbr_upkeep_failures_total{chore=\"sweep\"}", "0x10 0+0.1x170")],
+                &[(60, &[]), (100, &["EtcdbrUpkeepFails"])],
+            ),
+            // A store that was down for two minutes.
+            (&[("etcdbr_upkeep_failures_total{chore=\"sweep\"}", "0x10 7x170")], &[(30, &[]), (100, &[])]),
         ],
     ),
     (
