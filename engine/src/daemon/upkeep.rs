@@ -122,7 +122,7 @@ impl Keeper {
             archive,
             gauges,
             context,
-            rollups: RollupTurns::new(request.rollup.policy.clone()),
+            rollups: RollupTurns::new(request.rollup.policy.clone(), now, chance()),
             rollup: request.rollup,
             rollups_again: Retry::default(),
             sweeper: request.sweeping.map(|sweeping| Sweeper::new(sweeping, now)),
