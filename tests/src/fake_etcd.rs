@@ -113,6 +113,8 @@ pub struct Script {
     pub watch_tail: WatchTail,
     /// So many linearizable reads time out before one is answered, and each takes the raft index on by one.
     pub lag: usize,
+    /// So many raft terms pass by in each linearizable read.
+    pub terms_a_read: u64,
     /// Leases by id, with their TTL.
     pub leases: Vec<(i64, i64)>,
     /// The auth revision; an etcd 3.4 has none.
@@ -147,6 +149,7 @@ impl Default for Script {
             watch: Vec::new(),
             watch_tail: WatchTail::Silence,
             lag: 0,
+            terms_a_read: 0,
             leases: Vec::new(),
             auth_revision: None,
             users: Vec::new(),
@@ -546,14 +549,15 @@ impl Maintenance for Fake {
         let script = &self.0.script;
         let db_size = i64::try_from(script.image.len()).unwrap_or(i64::MAX);
         let streamed = self.0.snapshots.load(Ordering::SeqCst) > 0;
+        let reads = u64::try_from(self.0.reads.load(Ordering::SeqCst)).unwrap_or(0);
         let member = script.member_after_snapshot.filter(|_| streamed).unwrap_or(script.member);
         Ok(Response::new(StatusResponse {
             header: self.header(member),
             version: "3.6.16".to_owned(),
             db_size,
             leader: script.leader,
-            raft_index: 11 + u64::try_from(self.0.reads.load(Ordering::SeqCst)).unwrap_or(0),
-            raft_term: 2,
+            raft_index: 11 + reads,
+            raft_term: 2 + script.terms_a_read * reads,
             raft_applied_index: 11,
             errors: script.errors.clone(),
             db_size_in_use: db_size / 2,
