@@ -8,7 +8,7 @@ use etcdbr_engine::archive::WriteLimits;
 use etcdbr_engine::backup::{FullRequest, HashKvPolicy};
 use etcdbr_engine::capture::{CaptureOptions, CutLimits, Gauges};
 use etcdbr_engine::clock::{Clock, UnixMillis};
-use etcdbr_engine::daemon::{SidecarRequest, UpkeepRequest, run_sidecar};
+use etcdbr_engine::daemon::{Duty, SidecarRequest, UpkeepRequest, run_sidecar};
 use etcdbr_engine::etcd::{EtcdOptions, WatchLimits};
 use etcdbr_engine::monitor::Recorder;
 use etcdbr_engine::pipeline::CompressionLevel;
@@ -25,6 +25,7 @@ const HOUR_MS: i64 = 3_600_000;
 
 fn request(etcd: &Etcd, gauges: &Gauges) -> SidecarRequest {
     SidecarRequest {
+        duty: Duty::Always,
         full: FullRequest {
             etcd: EtcdOptions::new([etcd.endpoint()]),
             limits: WriteLimits::default(),

@@ -31,6 +31,7 @@ mod fuzz;
 mod gc;
 mod harness;
 mod http_source;
+mod leader_only;
 mod leases;
 mod listing;
 mod memory;

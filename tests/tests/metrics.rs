@@ -19,7 +19,7 @@ pub(crate) async fn ask(addr: &str, method: &str, path: &str) -> (u16, String) {
     (head.split_whitespace().nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-async fn figure(addr: &str, name: &str) -> Option<f64> {
+pub(crate) async fn figure(addr: &str, name: &str) -> Option<f64> {
     let (status, text) = ask(addr, "GET", "/metrics").await;
     assert_eq!(status, 200, "{text}");
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;

@@ -8,7 +8,7 @@ use clap::builder::BoolishValueParser;
 use etcdbr_engine::archive::WriteLimits;
 use etcdbr_engine::backup::{FullRequest, FullSummary, HashKvOutcome, HashKvPolicy, take_full};
 use etcdbr_engine::capture::{CaptureOptions, CutLimits, Gauges};
-use etcdbr_engine::daemon::{FullSchedule, Listener, SidecarRequest, run_fulls, run_sidecar};
+use etcdbr_engine::daemon::{Duty, FullSchedule, Listener, SidecarRequest, run_fulls, run_sidecar};
 use etcdbr_engine::etcd::WatchLimits;
 use etcdbr_engine::pipeline::CompressionLevel;
 use etcdbr_engine::run::RunContext;
@@ -42,6 +42,10 @@ pub(crate) struct SnapshotArgs {
     /// Take one full backup and exit; without it, run beside etcd and capture everything that happens
     #[arg(long, env = "ETCDBR_ONCE", value_parser = BoolishValueParser::new())]
     once: bool,
+    /// Work only while the member at --endpoints leads its cluster: of several sidecars, each of which is given its own
+    /// member alone, one captures and the others stand by
+    #[arg(long, env = "ETCDBR_LEADER_ONLY", value_parser = BoolishValueParser::new(), conflicts_with = "once")]
+    leader_only: bool,
     /// Text to store with the backup and show in `list --details`; may be given several times
     #[arg(long = "label", env = "ETCDBR_LABEL", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_label)]
     labels: Vec<(String, String)>,
@@ -127,6 +131,7 @@ pub(crate) async fn run(args: SnapshotArgs, format: OutputFormat, context: &RunC
         ..WriteLimits::default()
     };
     let beside = if args.once { None } else { Some((beside(&args)?, args.upkeep.request(args.compression_level)?)) };
+    let duty = if args.leader_only { Duty::WhileLeading } else { Duty::Always };
     let archive = args.store.archive(args.keys.keyring(context)?).await?;
     let request = FullRequest {
         etcd: args.etcd.options()?,
@@ -144,7 +149,7 @@ pub(crate) async fn run(args: SnapshotArgs, format: OutputFormat, context: &RunC
         let _listener = listener(args.metrics_addr, &gauges, context).await?;
         let (schedule, capture) = match beside {
             Beside::Fulls(schedule) => {
-                return run_fulls(&archive, &request, &schedule, (&upkeep, &gauges), context).await;
+                return run_fulls(&archive, &request, (&schedule, duty), (&upkeep, &gauges), context).await;
             }
             Beside::Deltas(schedule, capture) => (schedule, capture),
         };
@@ -152,8 +157,8 @@ pub(crate) async fn run(args: SnapshotArgs, format: OutputFormat, context: &RunC
         if args.delta_snapshot_period < ETCDBRCTL_MIN_DELTA_PERIOD {
             context.note("deltas are taken: etcdbrctl would have switched them off, with a period below one second");
         }
-        let sidecar =
-            SidecarRequest { full: request, schedule, capture, upkeep, memory_limit, gauges, shutdown_timeout };
+        let full = request;
+        let sidecar = SidecarRequest { duty, full, schedule, capture, upkeep, memory_limit, gauges, shutdown_timeout };
         return run_sidecar(&archive, &sidecar, context).await;
     }
     let summary = take_full(&archive, &request, context).await?;

@@ -1,6 +1,6 @@
 //! Figures of a sidecar at work, for whoever shows them.
 //!
-//! They are filled where things happen, and decide nothing.
+//! They are filled where things happen, and capture decides nothing by them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -134,9 +134,18 @@ pub struct Figures {
     pub last_hash_kv: Option<LastHashKv>,
     /// Rollups, sweeps and what they came to.
     pub upkeep: UpkeepFigures,
+    /// Whether the member leads its cluster, where that decides who captures.
+    pub leads: Option<bool>,
 }
 
 impl Figures {
+    /// Where capture stands is not known any more: others may have gone on.
+    pub fn forget_position(&mut self) {
+        let Self { lineage, proven, durable, newest_full, full_due, .. } = self;
+        (*lineage, *proven, *durable, *newest_full, *full_due) = (None, None, None, None, None);
+        self.source_revision = Revision(0);
+    }
+
     /// An object of so many bytes was stored.
     pub fn count_stored(&mut self, kind: StoredKind, bytes: u64) {
         let stored = self.stored.entry(kind).or_default();

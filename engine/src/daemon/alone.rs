@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::cycle::is_hopeless;
+use super::hopeless::is_hopeless;
+use super::leadership::{Duty, Rota};
 use super::schedule::FullSchedule;
 use super::session::show_full;
 use super::skew::on_the_stores_time;
@@ -23,20 +24,23 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// The clock may be set while it is waited for.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// Takes fulls when `schedule` says so, until the operator stops it; at once where the cluster has none.
+/// Takes fulls when `schedule` says so, until the operator stops it; at once where the cluster has none. One that is
+/// under way when `duty` ends is taken back.
 ///
 /// # Errors
 /// What is wrong from the start: flags, keys, permissions. Later on everything is tried again.
 pub async fn run_fulls(
     archive: &Archive,
     request: &FullRequest,
-    schedule: &FullSchedule,
+    (schedule, duty): (&FullSchedule, Duty),
     (upkeep, gauges): (&UpkeepRequest, &Gauges),
     context: &RunContext,
 ) -> Result<()> {
+    let rota = Rota::of(duty, &request.etcd, gauges.clone())?;
+    rota.rehearse(archive, context).await?;
     let (context, _watched) = on_the_stores_time(archive, context);
     let upkeep = Upkeep::begin(archive, upkeep, gauges, &context);
-    let ran = run_full_after_full((archive, gauges), request, schedule, &context).await;
+    let ran = run_full_after_full((archive, gauges), request, (schedule, rota), &context).await;
     upkeep.end().await;
     ran
 }
@@ -44,27 +48,32 @@ pub async fn run_fulls(
 async fn run_full_after_full(
     (archive, gauges): (&Archive, &Gauges),
     request: &FullRequest,
-    schedule: &FullSchedule,
+    (schedule, mut rota): (&FullSchedule, Rota<'_>),
     context: &RunContext,
 ) -> Result<()> {
     let (mut pause, longest) = PAUSES;
     let mut newest = None;
     let mut worked = false;
     loop {
+        let Some(tenure) = rota.tenure(context).await? else { return Ok(()) };
+        newest = newest.filter(|_| !tenure.is_new);
+        worked |= rota.has_stood_by();
+        let held = &tenure.context;
         let attempt = async {
             let newest = match newest {
                 Some(newest) => Some(newest),
-                None => newest_full(archive, request, context).await?,
+                None => newest_full(archive, request, held).await?,
             };
-            wait_until_due(schedule, newest, context).await;
-            take_full(archive, request, context).await
+            wait_until_due(schedule, newest, held).await;
+            take_full(archive, request, held).await
         };
-        match context.unless_stopped(attempt).await {
+        match held.unless_stopped(attempt).await {
             Ok(full) => {
                 context.note(format!("{} is durable", full.name));
                 show_full(gauges, &full);
                 (newest, worked, pause) = (Some(full.name.created), true, PAUSES.0);
             }
+            Err(_) if tenure.is_lost() => context.note("the member leads no more"),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(error) if !worked && is_hopeless(&error) => return Err(error),
             Err(error) => {

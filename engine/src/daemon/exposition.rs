@@ -29,6 +29,8 @@ type Labels = [(&'static str, &'static str); 1];
 /// `Internal` where they cannot be written down.
 pub(super) fn exposition(figures: &Figures, now: UnixMillis) -> Result<String> {
     let mut registry = Registry::with_prefix("etcdbr");
+    let figures = &known(figures);
+    leader(&mut registry, figures);
     positions(&mut registry, figures, now);
     counters(&mut registry, figures);
     stored(&mut registry, figures);
@@ -39,6 +41,22 @@ pub(super) fn exposition(figures: &Figures, now: UnixMillis) -> Result<String> {
     encode(&mut text, &registry)
         .map_err(|error| Error::new(ErrorKind::Internal, "the metrics cannot be written").caused_by(error))?;
     Ok(text)
+}
+
+/// Who stands by does not know what others store; what it captured itself may still come into the store.
+fn known(figures: &Figures) -> Figures {
+    let mut figures = figures.clone();
+    if figures.leads == Some(false) {
+        figures.forget_position();
+    }
+    figures
+}
+
+fn leader(registry: &mut Registry, figures: &Figures) {
+    if let Some(leads) = figures.leads {
+        let help = "1 where the member leads, so that this sidecar works; 0 where it stands by";
+        float(registry, "leader", help, f64::from(u8::from(leads)));
+    }
 }
 
 fn seconds(time: UnixMillis) -> f64 {
@@ -261,6 +279,18 @@ mod tests {
             "etcdbr_fulls_total{reason=\"compacted\"} 0",
         ];
         assert_shows(&figures, &lines);
+    }
+
+    #[test]
+    fn who_stands_by_shows_nothing_that_others_have_moved_on() {
+        let durable = Some(TimeMark { time: UnixMillis(50_000), revision: Revision(90) });
+        let figures = Figures { durable, source_revision: Revision(97), leads: Some(true), ..Figures::default() };
+        let text = exposition(&figures, UnixMillis(53_500)).unwrap();
+        assert!(text.contains("etcdbr_leader 1.0") && text.contains("etcdbr_durable_age_seconds 3.5"), "{text}");
+        let text = exposition(&Figures { leads: Some(false), ..figures.clone() }, UnixMillis(53_500)).unwrap();
+        assert!(text.contains("etcdbr_leader 0.0") && !text.contains("durable") && !text.contains("source"), "{text}");
+        let text = exposition(&Figures { leads: None, ..figures }, UnixMillis(53_500)).unwrap();
+        assert!(!text.contains("etcdbr_leader") && text.contains("etcdbr_durable_age_seconds"), "{text}");
     }
 
     #[test]

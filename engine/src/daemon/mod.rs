@@ -6,6 +6,8 @@ mod exposition;
 mod exposition_upkeep;
 mod fulls;
 mod histogram;
+mod hopeless;
+mod leadership;
 mod listener;
 mod pace;
 mod reasons;
@@ -17,6 +19,7 @@ mod upkeep;
 
 pub use alone::run_fulls;
 pub use cycle::run_sidecar;
+pub use leadership::Duty;
 pub use listener::Listener;
 pub use request::SidecarRequest;
 pub use schedule::FullSchedule;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::leadership::Duty;
 use super::schedule::FullSchedule;
 use super::upkeep::UpkeepRequest;
 use crate::backup::FullRequest;
@@ -10,9 +11,11 @@ use crate::capture::{CaptureOptions, Gauges};
 /// What a sidecar does.
 #[derive(Debug, Clone)]
 pub struct SidecarRequest {
+    /// When it works at all.
+    pub duty: Duty,
     /// How fulls are taken, and of what.
     pub full: FullRequest,
-    /// When they are, beside those that are needed; none where there is no schedule.
+    /// When fulls are taken, beside those that are needed; none where there is no schedule.
     pub schedule: Option<FullSchedule>,
     /// How deltas are.
     pub capture: CaptureOptions,

@@ -136,7 +136,10 @@ impl Keeper {
                 () = stop.cancelled() => return,
                 () = sleep(LOOK_EVERY) => {}
             }
-            self.turn().await;
+            // Who stands by leaves it to the leader's; for a moment both may do the same, which is no harm.
+            if self.gauges.figures().leads != Some(false) {
+                self.turn().await;
+            }
         }
     }
 
