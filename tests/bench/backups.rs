@@ -47,12 +47,17 @@ pub(crate) async fn measure(bench: &Bench, dataset: &Dataset, version: EtcdVersi
     drop(minio);
     let mut lines = lines(dataset, version, &drains, &backups, &to_minio);
     if dataset.wear == Wear::Fresh {
-        let (mut beside_drain, mut beside_backup) = (Vec::new(), Vec::new());
+        let (mut beside_drain, mut beside_stream, mut beside_backup) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..bench.rounds {
             beside_drain.extend(puts_beside(&etcd, drain(&etcd)).await);
+            // Most fulls ask for no HashKV.
+            let unasked = backup(archive).args(["--hashkv-interval", "0"]);
+            beside_stream.extend(puts_beside(&etcd, unasked).await);
             beside_backup.extend(puts_beside(&etcd, backup(archive)).await);
         }
-        lines.push(harm(version, beside_backup, beside_drain));
+        let drain = puts::p99(beside_drain);
+        lines.push(harm(version, "its stream", beside_stream, drain));
+        lines.push(harm(version, "it, HashKV included", beside_backup, drain));
     }
     drop(etcd);
     std::fs::remove_dir_all(&data_dir).expect("the source can be removed");
@@ -113,11 +118,11 @@ fn lines(
     ]
 }
 
-fn harm(version: EtcdVersion, beside_backup: Vec<Duration>, beside_drain: Vec<Duration>) -> Line {
-    let (ours, drain) = (puts::p99(beside_backup), puts::p99(beside_drain));
+fn harm(version: EtcdVersion, beside: &str, beside_backup: Vec<Duration>, drain: Duration) -> Line {
+    let ours = puts::p99(beside_backup);
     let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
     Line::ratio(
-        format!("p99 of puts beside it, {}", version.tool()),
+        format!("p99 of puts beside {beside}, {}", version.tool()),
         ms(ours),
         format!("drain {}", ms(drain)),
         ours.as_secs_f64() / drain.as_secs_f64(),
