@@ -16,6 +16,7 @@ pub(crate) struct Bench {
     /// Pairs that are timed; each figure is the median of them.
     pub(crate) rounds: usize,
     work: TempDir,
+    memory: TempDir,
 }
 
 /// Where backups go.
@@ -33,7 +34,8 @@ impl Bench {
     /// Where nothing can be written there.
     pub(crate) fn new(cache: &Path, rounds: usize) -> Self {
         let work = tempfile::Builder::new().prefix("running-").tempdir_in(cache).expect("the cache is writable");
-        let bench = Self { rounds, work };
+        let memory = tempfile::tempdir_in("/dev/shm").expect("a file system in memory");
+        let bench = Self { rounds, work, memory };
         Etcdbr::new(["keygen", "--key-file"]).arg(bench.key()).succeed();
         bench
     }
@@ -52,10 +54,15 @@ impl Bench {
     /// # Panics
     /// Where it cannot be made.
     pub(crate) fn directory(&self, name: &str) -> Archive {
-        let dir = self.path(name);
-        std::fs::create_dir_all(&dir).expect("the work directory is writable");
-        let args = ["--storage-provider", "Local", "--store-container", &dir.display().to_string()].map(str::to_owned);
-        Archive { args: args.to_vec(), env: Vec::new(), dir: Some(dir) }
+        directory(self.path(name))
+    }
+
+    /// An archive in memory: a store that shares no disk with etcd.
+    ///
+    /// # Panics
+    /// Where there is no file system in memory.
+    pub(crate) fn memory(&self, name: &str) -> Archive {
+        directory(self.memory.path().join(name))
     }
 
     /// An archive in a bucket that exists.
@@ -75,6 +82,12 @@ impl Bench {
         let run = Etcdbr::new(args).args(&archive.args).arg("--encryption-key-file").arg(self.key());
         archive.env.iter().fold(run, |run, (name, value)| run.env(name, value))
     }
+}
+
+fn directory(dir: PathBuf) -> Archive {
+    std::fs::create_dir_all(&dir).expect("the work directory is writable");
+    let args = ["--storage-provider", "Local", "--store-container", &dir.display().to_string()].map(str::to_owned);
+    Archive { args: args.to_vec(), env: Vec::new(), dir: Some(dir) }
 }
 
 impl Archive {
