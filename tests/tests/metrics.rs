@@ -1,5 +1,7 @@
 //! What the sidecar shows to Prometheus and to a supervisor.
 
+use std::time::Duration;
+
 use etcdbr_tests::etcd::{Etcd, EtcdVersion};
 use etcdbr_tests::keyspace::current_revision;
 use etcdbr_tests::s3::{Act, Mode, Operation, S3Server};
@@ -24,6 +26,19 @@ pub(crate) async fn figure(addr: &str, name: &str) -> Option<f64> {
     assert_eq!(status, 200, "{text}");
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
     Some(line.parse().unwrap())
+}
+
+/// The same, once it is known.
+async fn shown(addr: &str, name: &str) -> f64 {
+    let waiting = async {
+        loop {
+            match figure(addr, name).await {
+                Some(figure) => return figure,
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| panic!("{name} is not shown"))
 }
 
 /// Where the sidecar says that it answers.
@@ -88,7 +103,8 @@ async fn a_history_that_cannot_be_gone_on_with_is_shown() {
     let addr = address(&mut sidecar).await;
     sidecar.opened(1).await;
     client.put("/a", "x", None).await.unwrap();
-    sidecar.durable(current_revision(&mut client).await).await;
+    let stored = current_revision(&mut client).await;
+    sidecar.durable(stored).await;
     let first = figure(&addr, "etcdbr_lineage_birth_timestamp_seconds").await.unwrap();
     assert!(figure(&addr, "etcdbr_lineage_proven_timestamp_seconds").await.is_some_and(|proven| proven >= first));
     assert_eq!((fulls(&addr, "first").await, fulls(&addr, "compacted").await), (1.0, 0.0));
@@ -98,6 +114,8 @@ async fn a_history_that_cannot_be_gone_on_with_is_shown() {
     let mut sidecar = start();
     let addr = address(&mut sidecar).await;
     sidecar.said("going on with lineage", 1).await;
+    // It is durable after a restart as well, before anything else is.
+    assert_eq!(shown(&addr, "etcdbr_durable_revision").await, stored as f64);
     client.put("/a", "y", None).await.unwrap();
     sidecar.durable(current_revision(&mut client).await).await;
     assert_eq!(figure(&addr, "etcdbr_lineage_birth_timestamp_seconds").await, Some(first));

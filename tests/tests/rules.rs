@@ -23,7 +23,7 @@ const RUNBOOK: &str = "https://example.com/etcdbr/docs/operations.md#";
 /// What a sidecar shows that is well, each minute for three hours.
 const WELL: &[(&str, &str)] = &[
     ("etcdbr_build_info{version=\"1\"}", "1x180"),
-    ("etcdbr_durable_revision", "9+1x180"),
+    ("etcdbr_snapshot_latest_revision{kind=\"Incr\"}", "9+1x180"),
     ("etcdbr_durable_age_seconds", "7x180"),
     ("etcdbr_lag_revisions", "3x180"),
     ("etcdbr_waiting_bytes", "1000x180"),
@@ -76,11 +76,15 @@ const CASES: &[(&str, &[Case])] = &[
         "EtcdbrNothingDurable",
         &[
             (
-                &[("etcdbr_durable_revision", ""), ("etcdbr_durable_age_seconds", ""), ("etcdbr_lag_revisions", "")],
+                &[
+                    ("etcdbr_snapshot_latest_revision{kind=\"Incr\"}", ""),
+                    ("etcdbr_durable_age_seconds", ""),
+                    ("etcdbr_lag_revisions", ""),
+                ],
                 &[(29, &[]), (31, &["EtcdbrNothingDurable"])],
             ),
             // A first full of twenty minutes.
-            (&[("etcdbr_durable_revision", "_x20 9x160")], &[(19, &[]), (60, &[])]),
+            (&[("etcdbr_snapshot_latest_revision{kind=\"Incr\"}", "_x20 9x160")], &[(19, &[]), (60, &[])]),
         ],
     ),
     (
@@ -310,6 +314,17 @@ fn shows(text: &str, name: &str, labels: &[String]) -> bool {
     })
 }
 
+/// Prometheus reads `text`, which it would do on a scrape: as the samples of one time.
+fn assert_is_read(text: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, blocks) = (dir.path().join("metrics"), dir.path().join("blocks"));
+    let timed = |line: &str| if line.starts_with('#') { format!("{line}\n") } else { format!("{line} 1700000000\n") };
+    std::fs::write(&file, text.lines().map(timed).collect::<String>()).unwrap();
+    let mut promtool = Command::new(tool_dir("promtool").join("promtool"));
+    let run = promtool.args(["tsdb", "create-blocks-from", "openmetrics"]).args([&file, &blocks]).output().unwrap();
+    assert!(run.status.success() && blocks.exists(), "{}\n{text}", String::from_utf8_lossy(&run.stderr));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_rules_ask_for_is_shown() {
     let site = Site::local();
@@ -321,6 +336,7 @@ async fn what_the_rules_ask_for_is_shown() {
     client.put("/a", "x", None).await.unwrap();
     sidecar.durable(current_revision(&mut client).await).await;
     let (_, text) = ask(&addr, "GET", "/metrics").await;
+    assert_is_read(&text);
     for rule in rules() {
         let asked = asked_for(rule["expr"].as_str().unwrap());
         assert!(!asked.is_empty(), "{rule}");
@@ -330,7 +346,10 @@ async fn what_the_rules_ask_for_is_shown() {
     }
     for (series, _) in WELL {
         let (figure, labels) = asked_for(series).remove(0);
-        let labels: Vec<_> = labels.into_iter().filter(|label| !label.starts_with("version")).collect();
+        let labels: Vec<_> = labels
+            .into_iter()
+            .filter(|label| !label.starts_with("version") && !label.starts_with("instance"))
+            .collect();
         assert!(shows(&text, &figure, &labels), "no sidecar shows {series}:\n{text}");
     }
     sidecar.stop();

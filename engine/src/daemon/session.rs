@@ -59,7 +59,7 @@ impl Session<'_> {
     /// # Errors
     /// Those of etcd and of the store.
     pub(super) async fn run(&mut self, line: &mut Option<Line>) -> Result<Ended> {
-        let context = self.context;
+        let (context, was_stored) = (self.context, line.is_none());
         let begun = async {
             let member = Member::pin(&self.request.full.etcd, &*context.monitor).await?;
             let source = source(member.identity(), &member.status().await?);
@@ -73,7 +73,12 @@ impl Session<'_> {
         let resumed = match known {
             // Put back at once: an error on the way must not cost the lineage.
             Some(known) => match self.resume(&member, line.insert(known)).await? {
-                Ok(resumed) => Some(resumed),
+                Ok(resumed) => {
+                    if let Some(line) = line.as_ref().filter(|_| was_stored) {
+                        self.show_stored(line);
+                    }
+                    Some(resumed)
+                }
                 Err(why) => {
                     self.forced.get_or_insert(why);
                     None
@@ -203,6 +208,12 @@ impl Session<'_> {
                 Pause::Ended(end) => return Ok(self.ended(end)),
             }
         }
+    }
+
+    /// What a line that was read from the archive says is durable.
+    fn show_stored(&self, line: &Line) {
+        let durable = TimeMark { time: line.marked, revision: line.trail.position().revision };
+        self.outbox.gauges().note(|figures| figures.durable = Some(durable));
     }
 
     /// What is written, and whether a full is due.
