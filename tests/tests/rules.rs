@@ -36,6 +36,9 @@ const WELL: &[(&str, &str)] = &[
     ("etcdbr_upkeep_failures_total{chore=\"sweep\"}", "3x180"),
     ("etcdbr_hashkv_stall_seconds", "0.2x180"),
     ("etcdbr_hashkv_timestamp_seconds", "0x180"),
+    ("etcdbr_leader", "1x180"),
+    // Its neighbour's.
+    ("etcdbr_leader{instance=\"b\"}", "0x180"),
 ];
 
 /// What is shown otherwise (or, where it is empty, not at all), and after how many minutes which alerts fire.
@@ -83,8 +86,30 @@ const CASES: &[(&str, &[Case])] = &[
                 ],
                 &[(29, &[]), (31, &["EtcdbrNothingDurable"])],
             ),
+            // It stands by: the neighbour works.
+            (
+                &[
+                    ("etcdbr_snapshot_latest_revision{kind=\"Incr\"}", ""),
+                    ("etcdbr_durable_age_seconds", ""),
+                    ("etcdbr_lag_revisions", ""),
+                    ("etcdbr_leader", "0x180"),
+                    ("etcdbr_leader{instance=\"b\"}", "1x180"),
+                ],
+                &[(60, &[])],
+            ),
             // A first full of twenty minutes.
             (&[("etcdbr_snapshot_latest_revision{kind=\"Incr\"}", "_x20 9x160")], &[(19, &[]), (60, &[])]),
+        ],
+    ),
+    (
+        "EtcdbrNoLeader",
+        &[
+            (&[("etcdbr_leader", "1x10 0x170")], &[(12, &[]), (14, &["EtcdbrNoLeader"])]),
+            // An election, and the neighbour works.
+            (
+                &[("etcdbr_leader", "1x10 0x170"), ("etcdbr_leader{instance=\"b\"}", "0x12 1x170")],
+                &[(12, &[]), (14, &[]), (60, &[])],
+            ),
         ],
     ),
     (
@@ -330,7 +355,8 @@ async fn what_the_rules_ask_for_is_shown() {
     let site = Site::local();
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
-    let mut sidecar = Sidecar::start_with(&site, &[etcd.endpoint()], &["--metrics-addr=127.0.0.1:0"]);
+    let flags = ["--metrics-addr=127.0.0.1:0", "--leader-only"];
+    let mut sidecar = Sidecar::start_with(&site, &[etcd.endpoint()], &flags);
     let addr = address(&mut sidecar).await;
     sidecar.opened(1).await;
     client.put("/a", "x", None).await.unwrap();
