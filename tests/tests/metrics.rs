@@ -29,7 +29,7 @@ pub(crate) async fn figure(addr: &str, name: &str) -> Option<f64> {
 }
 
 /// The same, once it is known.
-async fn shown(addr: &str, name: &str) -> f64 {
+pub(crate) async fn shown(addr: &str, name: &str) -> f64 {
     let waiting = async {
         loop {
             match figure(addr, name).await {

@@ -13,7 +13,7 @@ use etcdbr_tests::tools::{tool_dir, workspace};
 use serde_json::{Value, json};
 
 use crate::deploy::objects;
-use crate::metrics::{address, ask};
+use crate::metrics::{address, ask, shown};
 
 const RULE_FIELDS: [&str; 5] = ["alert", "expr", "for", "labels", "annotations"];
 const SEVERITIES: [&str; 2] = ["critical", "warning"];
@@ -39,6 +39,9 @@ const WELL: &[(&str, &str)] = &[
     ("etcdbr_leader", "1x180"),
     // Its neighbour's.
     ("etcdbr_leader{instance=\"b\"}", "0x180"),
+    ("etcdbr_last_sweep_timestamp_seconds", "0+60x180"),
+    ("etcdbr_snapshot_gc_total{kind=\"Incr\",succeeded=\"true\"}", "0+9x180"),
+    ("etcdbr_snapshot_gc_total{kind=\"Full\",succeeded=\"false\"}", "0+1x180"),
 ];
 
 /// What is shown otherwise (or, where it is empty, not at all), and after how many minutes which alerts fire.
@@ -194,6 +197,39 @@ const CASES: &[(&str, &[Case])] = &[
             (
                 &[("etcdbr_hashkv_stall_seconds", "1.5x180"), ("etcdbr_hashkv_timestamp_seconds", "-86400x180")],
                 &[(5, &[])],
+            ),
+        ],
+    ),
+    (
+        "EtcdbrSweepOverdue",
+        &[
+            (&[("etcdbr_last_sweep_timestamp_seconds", "0x180")], &[(124, &[]), (127, &["EtcdbrSweepOverdue"])]),
+            (&[("etcdbr_last_sweep_timestamp_seconds", "3600x180")], &[(170, &[])]),
+            // Whoever stands by sweeps nothing.
+            (
+                &[
+                    ("etcdbr_last_sweep_timestamp_seconds", "0x180"),
+                    ("etcdbr_leader", "0x180"),
+                    ("etcdbr_leader{instance=\"b\"}", "1x180"),
+                ],
+                &[(170, &[])],
+            ),
+        ],
+    ),
+    (
+        "EtcdbrNothingRemoved",
+        &[
+            (
+                &[("etcdbr_snapshot_gc_total{kind=\"Incr\",succeeded=\"true\"}", "5x180")],
+                &[(59, &[]), (63, &["EtcdbrNothingRemoved"])],
+            ),
+            // There is nothing to remove.
+            (
+                &[
+                    ("etcdbr_snapshot_gc_total{kind=\"Incr\",succeeded=\"true\"}", "5x180"),
+                    ("etcdbr_snapshot_gc_total{kind=\"Full\",succeeded=\"false\"}", "5x180"),
+                ],
+                &[(170, &[])],
             ),
         ],
     ),
@@ -355,12 +391,13 @@ async fn what_the_rules_ask_for_is_shown() {
     let site = Site::local();
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
-    let flags = ["--metrics-addr=127.0.0.1:0", "--leader-only"];
+    let flags = ["--metrics-addr=127.0.0.1:0", "--leader-only", "--garbage-collection-period=2s"];
     let mut sidecar = Sidecar::start_with(&site, &[etcd.endpoint()], &flags);
     let addr = address(&mut sidecar).await;
     sidecar.opened(1).await;
     client.put("/a", "x", None).await.unwrap();
     sidecar.durable(current_revision(&mut client).await).await;
+    shown(&addr, "etcdbr_last_sweep_timestamp_seconds").await;
     let (_, text) = ask(&addr, "GET", "/metrics").await;
     assert_is_read(&text);
     for rule in rules() {
