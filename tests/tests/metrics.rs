@@ -165,6 +165,26 @@ async fn a_full_that_fails_is_due_until_one_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn fulls_without_deltas_are_shown_as_well() {
+    let site = Site::local();
+    let etcd = Etcd::start(EtcdVersion::V3_6).await;
+    let flags = ["--schedule=0 0 1 1 *", "--metrics-addr=127.0.0.1:0"];
+    let start = || Sidecar::start_every(&site, &[etcd.endpoint()], "0", &flags);
+    let mut sidecar = start();
+    let addr = address(&mut sidecar).await;
+    sidecar.said("is durable", 1).await;
+    let seam = shown(&addr, "etcdbr_snapshot_latest_revision{kind=\"Full\"}").await;
+    sidecar.stop();
+    let mut sidecar = start();
+    let addr = address(&mut sidecar).await;
+    assert_eq!(shown(&addr, "etcdbr_snapshot_latest_revision{kind=\"Full\"}").await, seam);
+    assert_eq!(figure(&addr, "etcdbr_snapshot_required{kind=\"Full\"}").await, Some(0.0));
+    assert_eq!(figure(&addr, "etcdbr_stored_objects_total{kind=\"Full\"}").await, Some(0.0));
+    assert!(ask(&addr, "GET", "/metrics").await.1.contains("etcdbr_build_info{version="));
+    sidecar.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_is_taken_is_refused_before_anything_is_done() {
     let site = Site::local();
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::hopeless::is_hopeless;
 use super::leadership::{Duty, Rota};
 use super::schedule::FullSchedule;
-use super::session::show_full;
+use super::session::{count_attempt, show_full};
 use super::skew::on_the_stores_time;
 use super::upkeep::{Upkeep, UpkeepRequest};
 use crate::archive::Archive;
@@ -16,7 +16,7 @@ use crate::capture::Gauges;
 use crate::clock::UnixMillis;
 use crate::error::{ErrorKind, Result};
 use crate::etcd::Member;
-use crate::format::NameKind;
+use crate::format::{BackupName, NameKind, TimeMark};
 use crate::run::RunContext;
 
 /// Between two attempts, at first and at most.
@@ -36,6 +36,7 @@ pub async fn run_fulls(
     (upkeep, gauges): (&UpkeepRequest, &Gauges),
     context: &RunContext,
 ) -> Result<()> {
+    gauges.note(|figures| figures.version.clone_from(&request.tool_version));
     let rota = Rota::of(duty, &request.etcd, gauges.clone())?;
     rota.rehearse(archive, context).await?;
     let (context, _watched) = on_the_stores_time(archive, context);
@@ -62,15 +63,20 @@ async fn run_full_after_full(
         let attempt = async {
             let newest = match newest {
                 Some(newest) => Some(newest),
-                None => newest_full(archive, request, held).await?,
+                None => newest_full((archive, gauges), request, held).await?,
             };
             wait_until_due(schedule, newest, held).await;
-            take_full(archive, request, held).await
+            let (started, due) = (Instant::now(), held.clock.now());
+            gauges.note(|figures| figures.full_due = figures.full_due.or(Some(due)));
+            let taken = take_full(archive, request, held).await;
+            count_attempt(gauges, started, taken.as_ref().map(drop));
+            taken
         };
         match held.unless_stopped(attempt).await {
             Ok(full) => {
                 context.note(format!("{} is durable", full.name));
                 show_full(gauges, &full);
+                gauges.note(|figures| figures.full_due = None);
                 (newest, worked, pause) = (Some(full.name.created), true, PAUSES.0);
             }
             Err(_) if tenure.is_lost() => context.note("the member leads no more"),
@@ -102,11 +108,20 @@ async fn wait_until_due(schedule: &FullSchedule, newest: Option<UnixMillis>, con
     }
 }
 
-/// When the newest full of the cluster was begun.
-async fn newest_full(archive: &Archive, request: &FullRequest, context: &RunContext) -> Result<Option<UnixMillis>> {
+/// When the newest full of the cluster was begun; it is shown.
+async fn newest_full(
+    (archive, gauges): (&Archive, &Gauges),
+    request: &FullRequest,
+    context: &RunContext,
+) -> Result<Option<UnixMillis>> {
     let cluster = Member::pin(&request.etcd, &*context.monitor).await?.identity().cluster;
     let catalogue = archive.catalogue().await?;
-    let is_full = |kind| matches!(kind, NameKind::Full { .. });
-    let of_cluster = catalogue.newest_first().into_iter().map(|entry| entry.name);
-    Ok(of_cluster.filter(|name| name.lineage.cluster == cluster && is_full(name.kind)).map(|name| name.created).next())
+    let full = |name: &BackupName| match name.kind {
+        NameKind::Full { seam } => Some(TimeMark { time: name.created, revision: seam }),
+        NameKind::Delta { .. } => None,
+    };
+    let of_cluster = catalogue.newest_first().into_iter().filter(|entry| entry.name.lineage.cluster == cluster);
+    let newest = of_cluster.filter_map(|entry| full(&entry.name)).next();
+    gauges.note(|figures| figures.newest_full = newest);
+    Ok(newest.map(|newest| newest.time))
 }

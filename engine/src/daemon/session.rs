@@ -341,7 +341,7 @@ pub(super) fn show_full(gauges: &Gauges, full: &FullSummary) {
 }
 
 /// Counts a full that has come to something or failed; not one that was called off.
-fn count_attempt(gauges: &Gauges, started: Instant, came_to: Result<(), &Error>) {
+pub(super) fn count_attempt(gauges: &Gauges, started: Instant, came_to: Result<(), &Error>) {
     if !came_to.is_err_and(|error| error.kind() == ErrorKind::Interrupted) {
         gauges.note(|figures| figures.full_attempts.add(&came_to, started.elapsed()));
     }
