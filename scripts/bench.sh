@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Backup and restore beside etcd's own tools, as ratios, in one run. The tables are Markdown, on standard output.
 #
-#   scripts/bench.sh [--quick] [--size BYTES] [--rounds N] [--only backup|restore|deltas]
+#   scripts/bench.sh [--quick] [--size BYTES] [--rounds N] [--only backup|restore|deltas|hour|list|idle]
 #
 # SIZE=BYTES is the same as --size: how large the databases are (1 GB; 100 MB and 3 rounds with --quick). They are made
 # once, in minutes, and kept in ${XDG_CACHE_HOME:-$HOME/.cache}/etcdbr-bench, where some five times SIZE must be free.

@@ -1,7 +1,7 @@
 //! `make bench`: backup and restore beside what they are to be compared with, in one run, as ratios.
 //!
 //! ```text
-//! etcdbr-bench [--size BYTES] [--rounds N] [--only backup|restore|deltas] --cache DIR
+//! etcdbr-bench [--size BYTES] [--rounds N] [--only backup|restore|deltas|hour|list|idle] --cache DIR
 //! ```
 //! Machines are shared and noisy: each figure is the median of pairs whose two runs follow each other. Tables go to
 //! standard output, what is going on to standard error.
@@ -14,7 +14,10 @@ mod dataset;
 mod deltas;
 mod drain;
 mod history;
+mod hour;
+mod idle;
 mod leaves;
+mod listing;
 mod machine;
 mod objects;
 mod puts;
@@ -52,10 +55,25 @@ async fn main() {
     std::fs::create_dir_all(&options.cache).expect("the cache can be made");
     let wants = |part: &str| options.only.as_ref().is_none_or(|only| only == part);
 
-    let fresh = Dataset::prepare(&options.cache, options.size, Wear::Fresh).await;
-    let churned = Dataset::prepare(&options.cache, options.size, Wear::Churned).await;
     let bench = Bench::new(&options.cache, options.rounds);
     println!("{}", machine::describe(&options.cache));
+    if wants("list") {
+        println!("{}", report::table("List, on MinIO", &listing::measure(&bench).await));
+    }
+    if wants("idle") {
+        println!("{}", report::table("Idle, on MinIO", &idle::measure().await));
+    }
+    if !["hour", "deltas", "backup", "restore"].into_iter().any(wants) {
+        return;
+    }
+    let fresh = Dataset::prepare(&options.cache, options.size, Wear::Fresh).await;
+    if wants("hour") {
+        println!("{}", report::table("An hour of deltas, on MinIO", &hour::measure(&bench, &fresh).await));
+    }
+    if !["deltas", "backup", "restore"].into_iter().any(wants) {
+        return;
+    }
+    let churned = Dataset::prepare(&options.cache, options.size, Wear::Churned).await;
     println!("fresh {} MB, churned {} MB; medians of {}\n", mb(&fresh), mb(&churned), options.rounds);
 
     if wants("deltas") {
@@ -96,7 +114,9 @@ fn parse(args: &[String]) -> Options {
         match [pair[0].as_str(), pair.get(1).map_or("", String::as_str)] {
             ["--size", bytes] => options.size = bytes.parse().expect("--size takes a number of bytes"),
             ["--rounds", rounds] => options.rounds = rounds.parse().expect("--rounds takes a number"),
-            ["--only", part @ ("backup" | "restore" | "deltas")] => options.only = Some(part.to_owned()),
+            ["--only", part @ ("backup" | "restore" | "deltas" | "hour" | "list" | "idle")] => {
+                options.only = Some(part.to_owned())
+            }
             ["--cache", dir] if !dir.is_empty() => options.cache = dir.into(),
             _ => panic!("not understood: {pair:?}"),
         }
