@@ -10,6 +10,7 @@ mod copies;
 mod delta;
 mod delta_writer;
 mod growing;
+mod held;
 mod keyring;
 mod merge;
 mod parts;
@@ -29,6 +30,7 @@ pub use chain::{Chain, ChainTarget, Gap, OnGap, Window, chain_from, chain_to, co
 pub use copies::{CopyLimits, CopyWriter, PlainCopies, PlainCopy, UnfinishedCopy};
 pub use delta::SealedDelta;
 pub use delta_writer::DeltaWriter;
+pub use held::HELD_BYTES;
 pub use keyring::{Keyring, KeyringSource};
 pub use reader::{BackupReader, OpenedHeader, ReadLimits};
 pub use select::{Selection, select, select_lineage};
@@ -38,6 +40,7 @@ pub use writer::{BackupWriter, WriteLimits, WrittenBackup};
 use crate::clock::UnixMillis;
 use crate::format::ArchivePrefix;
 use crate::store::ObjectStore;
+use held::Held;
 
 /// Everything under one prefix of one store, with the keys that open it.
 #[derive(Debug, Clone)]
@@ -45,12 +48,19 @@ pub struct Archive {
     store: Arc<dyn ObjectStore>,
     prefix: ArchivePrefix,
     keyring: Keyring,
+    /// Where small objects are wanted again.
+    held: Option<Arc<Held>>,
 }
 
 impl Archive {
     /// The archive under `prefix` of `store`; an empty keyring writes and reads unencrypted backups.
     pub fn new(store: Arc<dyn ObjectStore>, prefix: ArchivePrefix, keyring: Keyring) -> Self {
-        Self { store, prefix, keyring }
+        Self { store, prefix, keyring, held: None }
+    }
+
+    /// The same archive, which keeps small objects that it has fetched, 8 MiB of them at most: for whoever reads them again.
+    pub fn holding(&self) -> Self {
+        Self { held: self.held.clone().or_else(|| Some(Arc::default())), ..self.clone() }
     }
 
     /// For messages: store and prefix.

@@ -116,7 +116,14 @@ impl Archive {
 
     async fn open_suffix(&self, name: &BackupName, suffix_bytes: u64) -> Result<BackupReader> {
         let key = self.prefix.key(name);
-        let end = self.store.read(&key, ByteRange::Suffix(suffix_bytes), None).await?;
+        let end = match self.held.as_ref().and_then(|held| held.find(name)) {
+            Some(answer) => answer,
+            None => {
+                let answer = self.store.read(&key, ByteRange::Suffix(suffix_bytes), None).await?;
+                self.held.iter().for_each(|held| held.keep(name, &answer));
+                answer
+            }
+        };
         let held = (end.start == 0).then(|| end.bytes.clone());
         let (object_bytes, etag) = (end.object_bytes, end.etag);
         let tail = Tail { key: &key, store: &*self.store, etag: &etag, start: end.start, bytes: end.bytes };

@@ -1,6 +1,6 @@
 //! A database is written anew from an image in a scratch file and the records of its chain, pruned on both sides.
 //!
-//! The chain is read twice: first to see which records a compaction leaves, then to write them. The source's HashKV is
+//! The chain is read twice (an archive that holds small objects fetches those once): first to see which records a compaction leaves, then to write them. The source's HashKV is
 //! computed meanwhile, over all records, before any is left out.
 
 use super::append::Goal;

@@ -135,7 +135,10 @@ async fn rewritten(stage: StagedDataDir, learned: Learned, making: Making<'_>) -
         missing_ttl_s,
     };
     begin_replay(plan, context);
-    let done = rewrite(stage, scratch, stretch(plan, limits), rewriting, learned, context).await?;
+    // It reads them twice.
+    let archive = plan.archive.holding();
+    let deltas = Stretch { archive: &archive, ..stretch(plan, limits) };
+    let done = rewrite(stage, scratch, deltas, rewriting, learned, context).await?;
     context.monitor.tell(Event::End(Phase::Replay));
     let proving = Proving { promised: reached, answers: Vec::new(), ..Proving::of_full(&plan.reader, thoroughness) };
     let (stage, image, examined, mut proof) = prove(done.stage, proving, context).await?;

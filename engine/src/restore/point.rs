@@ -6,8 +6,8 @@ use std::path::Path;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::archive::{
-    Archive, BackupEntry, BackupReader, Catalogue, Chain, ChainTarget, Lineage, OnGap, READ_AHEAD_BYTES, ReadLimits,
-    Selection, chain_to, select, select_lineage,
+    Archive, BackupEntry, BackupReader, Catalogue, Chain, ChainTarget, HELD_BYTES, Lineage, OnGap, READ_AHEAD_BYTES,
+    ReadLimits, Selection, chain_to, select, select_lineage,
 };
 use crate::clock::UnixMillis;
 use crate::error::{Error, ErrorKind, Result};
@@ -123,7 +123,8 @@ impl PointPlan {
     /// The most memory that the replay of its deltas takes beside reading an image, bytes. A rewrite also remembers keys.
     pub(super) fn replay_bytes(&self) -> u64 {
         let stored: u64 = self.chain.deltas.iter().map(|delta| delta.stored_bytes).sum();
-        stored.min(READ_AHEAD_BYTES)
+        let held = if matches!(self.way, Way::Append) { 0 } else { stored.min(HELD_BYTES) };
+        stored.min(READ_AHEAD_BYTES) + held
     }
 
     /// Whether everything of the restore is named by what was asked for, so that it means the same on every member.

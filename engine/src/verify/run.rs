@@ -255,6 +255,8 @@ async fn verify(
         digests_of: wanted.iter().copied().chain(seam).collect(),
     };
     context.monitor.tell(Event::Begin { phase: Phase::Replay, total_bytes: 0 });
+    // Its deltas may be read twice.
+    let archive = &archive.holding();
     let stretch = Stretch { archive, full: &reader, deltas: &chain.deltas, upto: chain.reaches, limits: plan.limits };
     let checked = check_chain(stretch, image, check, context).await.map_err(about_full)?;
     context.monitor.tell(Event::End(Phase::Replay));
