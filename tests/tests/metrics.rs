@@ -95,7 +95,8 @@ async fn fulls(addr: &str, reason: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_that_cannot_be_gone_on_with_is_shown() {
-    let site = Site::local();
+    let server = S3Server::start(Mode::Plain, BUCKET).await;
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     let start = || Sidecar::start_with(&site, &[etcd.endpoint()], &["--metrics-addr=127.0.0.1:0"]);
@@ -111,11 +112,13 @@ async fn a_history_that_cannot_be_gone_on_with_is_shown() {
     sidecar.stop();
 
     // What follows is proven by a put, and shown at once.
+    server.fail_all(Operation::Put, Act::Answer(503, "SlowDown"));
     let mut sidecar = start();
     let addr = address(&mut sidecar).await;
     sidecar.said("going on with lineage", 1).await;
     // It is durable after a restart as well, before anything else is.
     assert_eq!(shown(&addr, "etcdbr_durable_revision").await, stored as f64);
+    server.heal();
     client.put("/a", "y", None).await.unwrap();
     sidecar.durable(current_revision(&mut client).await).await;
     assert_eq!(figure(&addr, "etcdbr_lineage_birth_timestamp_seconds").await, Some(first));

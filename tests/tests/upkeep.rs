@@ -80,7 +80,7 @@ async fn narrow_deltas_vanish_by_themselves_and_everything_restores() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_fails_upkeep_does_not_disturb_capture() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     client.put("/before", "x", None).await.unwrap();

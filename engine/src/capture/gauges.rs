@@ -87,7 +87,8 @@ pub struct UpkeepFigures {
     pub removals: BTreeMap<(&'static str, bool), u64>,
     /// Abandoned uploads that were aborted.
     pub aborted_uploads: u64,
-    /// When the last sweep ended that did all it had to do, but for what the store would not part with.
+    /// When the last sweep ended that did all it had to do, but for what the store would not part with; or one had nothing to
+    /// do, because nothing was stored since.
     pub last_sweep: Option<UnixMillis>,
     /// Chores that failed, by their name.
     pub failures: BTreeMap<&'static str, u64>,

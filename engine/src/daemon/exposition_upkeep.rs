@@ -44,7 +44,7 @@ pub(super) fn upkeep(registry: &mut Registry, figures: &UpkeepFigures) {
     if let Some(swept) = figures.last_sweep {
         let gauge = Gauge::<f64, AtomicU64>::default();
         gauge.set(swept.0 as f64 / 1e3);
-        registry.register("last_sweep_timestamp_seconds", "When the last sweep that worked ended", gauge);
+        registry.register("last_sweep_timestamp_seconds", "When a sweep last worked, or had nothing to do", gauge);
     }
 }
 

@@ -118,6 +118,11 @@ impl SweepTurns {
         self.turns.is_due(now) && (self.left != Left::Nothing || stored != self.stored)
     }
 
+    /// Whether one would have come that has nothing to do.
+    pub(super) fn is_needless(&self, now: UnixMillis, stored: u64) -> bool {
+        self.turns.is_due(now) && self.left == Left::Nothing && stored == self.stored
+    }
+
     /// One was begun at `now`, when `stored` objects had been stored; `left` is what came of it, `chance` any number.
     pub(super) fn taken(&mut self, (now, stored): (UnixMillis, u64), left: Left, chance: u64) {
         (self.left, self.stored) = (left, stored);

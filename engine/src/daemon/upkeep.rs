@@ -136,15 +136,16 @@ impl Keeper {
                 () = stop.cancelled() => return,
                 () = sleep(LOOK_EVERY) => {}
             }
-            // Who stands by leaves it to the leader's; for a moment both may do the same, which is no harm.
-            if self.gauges.figures().leads != Some(false) {
-                self.turn().await;
-            }
+            self.turn().await;
         }
     }
 
     /// Does what is due, one after the other.
     async fn turn(&mut self) {
+        // Who stands by leaves it to the leader's; for a moment both may do the same, which is no harm.
+        if self.gauges.figures().leads == Some(false) {
+            return;
+        }
         let now = self.context.clock.now();
         self.rollups.note(self.gauges.figures().captured_objects(), now);
         if self.rollups.is_due(now) && self.rollups_again.may(now) {
@@ -155,6 +156,9 @@ impl Keeper {
         if self.sweeper.as_ref().is_some_and(|own| own.sweeps.is_due(now, stored) && own.sweeps_again.may(now)) {
             let done = self.sweep().await;
             self.came_of("sweep", done, |keeper| keeper.sweeper.as_mut().map(|own| &mut own.sweeps_again));
+        }
+        if self.sweeper.as_ref().is_some_and(|own| own.sweeps.is_needless(now, stored)) {
+            self.gauges.note(|figures| figures.upkeep.last_sweep = figures.upkeep.last_sweep.map(|_| now));
         }
         let now = self.context.clock.now();
         if self.sweeper.as_ref().is_some_and(|own| own.uploads.is_due(now) && own.uploads_again.may(now)) {

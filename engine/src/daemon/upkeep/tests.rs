@@ -238,6 +238,21 @@ async fn an_archive_that_stands_still_is_not_listed() {
     let before = world.lists();
     world.pass(3 * HOUR, 0).await;
     assert_eq!(world.lists(), before);
+    let swept = world.gauges.figures().upkeep.last_sweep.unwrap();
+    assert!(world.now().0 - swept.0 <= 5_000, "nothing to do is no sweep that is overdue");
+}
+
+#[tokio::test]
+async fn who_stands_by_leaves_the_archive_alone() {
+    let mut world = World::new(Duration::ZERO).await;
+    world.step_s = 5;
+    world.gauges.note(|figures| figures.leads = Some(false));
+    world.pass(20 * MINUTE, 10).await;
+    assert_eq!(world.lists(), 0);
+    world.gauges.note(|figures| figures.leads = Some(true));
+    world.pass(5 * MINUTE, 10).await;
+    let figures = world.gauges.figures().upkeep;
+    assert!(figures.rollups > 3 && figures.last_sweep.is_some(), "{figures:?}");
 }
 
 #[tokio::test]
