@@ -11,8 +11,9 @@ use crate::error::{ErrorKind, Result};
 use crate::etcd::{AuthMark, Member};
 use crate::revision::Revision;
 
-/// Between two rounds of questions.
-const EVERY: Duration = Duration::from_secs(60);
+/// Between two rounds of questions. A mark follows each of an idle source, and a rollup an hour of marks: together no more than
+/// one object a minute.
+const EVERY: Duration = Duration::from_secs(62);
 /// Leases are listed in the first round, and then in every so many: they may be many.
 const LEASE_ROUNDS: u32 = 5;
 
