@@ -10,7 +10,7 @@ use etcdbr_tests::scenario::{BUCKET, Site};
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_backups_are_ten_pages() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     let prefix = ArchivePrefix::new("prod").unwrap();
     for name in names(10_000) {
         server.insert(BUCKET, &prefix.key(&name), Bytes::from_static(b"nobody reads this"));

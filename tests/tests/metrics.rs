@@ -144,7 +144,7 @@ async fn a_history_that_cannot_be_gone_on_with_is_shown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_that_fails_is_due_until_one_is_there() {
     let server = S3Server::start(Mode::Plain, BUCKET).await;
-    let site = Site::s3(server.endpoint(), server.access_key(), server.secret_key(), BUCKET);
+    let site = Site::on(&server);
     let etcd = Etcd::start(EtcdVersion::V3_6).await;
     let mut client = etcd.client().await;
     client.put("/a", "x", None).await.unwrap();
